@@ -1,0 +1,124 @@
+"""The `mmtool` command: its verbs, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmtool import __version__, console
+from mmtool.cli import options as opt
+from mmtool.cli.plugins import app as plugins_app
+from mmtool.errors import MMToolError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="mmtool", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turns a table of pictures, texts, sounds and numbers into features, predictions and models.")
+app.add_typer(plugins_app, name="plugins")
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.out(f"mmtool {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                              help="Print the version and end.")] = False) -> None:
+    """Options before the verb."""
+
+
+@app.command()
+def extract(
+    manifest: Annotated[str, typer.Argument(help="CSV, TSV, JSONL, Parquet, folder, tar, or - for JSONL on stdin.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATURES", help="The folder to write.")],
+    encode: opt.Encode = None,
+    like: Annotated[Path | None, typer.Option("--like", metavar="FEATURES",
+                                              help="The inputs, encoders and fitted assets of other features.")] = None,
+    weights: Annotated[list[str] | None, typer.Option(
+        "--weights", metavar="INPUT=FILE", help="A weights file that --like needs again.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Keep every token instead of one pooled vector.")] = False,
+    max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%",
+                                         help="More bad rows than this end with code 3.")] = "1%",
+    allow_random: Annotated[bool, typer.Option("--allow-random", help="Accept encoders with random weights.")] = False,
+    device: opt.Device = "auto", precision: opt.Precision = "fp32", batch_size: opt.BatchSize = "auto",
+    workers: opt.Workers = None, allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, seed: opt.Seed = 0,
+    as_json: opt.Json = False, quiet: opt.Quiet = False,
+) -> None:
+    """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
+    _prepare(quiet, allow_download)
+    from mmtool.extract import Settings, extract
+    from mmtool.media.limits import Limits
+
+    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    result = extract(manifest, output, Settings(
+        encode=tuple(encode or ()), like=like, weights=tuple(weights or ()), tokens=tokens, max_bad=max_bad,
+        allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers, use_cache=not no_cache, limits=limits, seed=seed))
+    console.out_json(result.as_json()) if as_json else console.out(str(output))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def predict(
+    files: Annotated[list[str] | None, typer.Argument(
+        metavar="[FILE|MANIFEST|-]...", help="Pictures, sounds, text files, one manifest, or - for JSONL.")] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="A text that belongs to the files.")] = None,
+    cells: Annotated[list[str] | None, typer.Option("--input", metavar="NAME=CELL",
+                                                    help="A cell for a named input or modality.")] = None,
+    labels: Annotated[str | None, typer.Option("--labels", metavar="A,B,C|@FILE",
+                                               help="The labels to choose from; ImageNet's 1,000 by default.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Labels to show.")] = 5,
+    encode: opt.Encode = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PREDICTIONS",
+                                                help="Write JSONL (or .csv, .parquet) here.")] = None,
+    device: opt.Device = "auto", allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0,
+    seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False,
+) -> None:
+    """Predict the label of files, texts or a whole manifest, zero-shot."""
+    _prepare(quiet, allow_download)
+    from mmtool.media.limits import Limits
+    from mmtool.predict import Settings, predict
+
+    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    raise typer.Exit(predict(files or [], Settings(
+        text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
+        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json)))
+
+
+def _prepare(quiet: bool, allow_download: bool) -> None:
+    console.set_quiet(quiet)
+    if allow_download:
+        os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
+    else:  # before any plugin imports a hub's client, which reads this once
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
+    try:
+        app(args=arguments)
+    except MMToolError as e:
+        console.error(e.message, e.hint)
+        return e.exit_code
+    except SystemExit as e:  # typer ends every command so, also after a usage error or an interrupt
+        if e.code == INTERRUPTED:
+            console.warn("interrupted; the same command goes on where it stopped")
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BrokenPipeError:  # the reader of our stdout went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

@@ -1,0 +1,26 @@
+"""Options that mean the same in every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Device = Annotated[str, typer.Option("--device", envvar="MMTOOL_DEVICE", metavar="auto|cpu|cuda|cuda:N|mps",
+                                     help="Where the encoders run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is random.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N",
+                                             help="Reader processes; 0 reads in this one. Never changes a result.")]
+BatchSize = Annotated[str, typer.Option("--batch-size", metavar="N|auto", help="Cells a forward pass.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16", help="Arithmetic of the encoders.")]
+Encode = Annotated[list[str] | None, typer.Option(
+    "--encode", "-e", metavar="[INPUT@]COLUMN[+COLUMN...]=ENCODER",
+    help="Read a column with an encoder (NAME:VARIANT,key=value); may be given several times.")]
+AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Let encoders fetch weights from a hub.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
+MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
+MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, help="Longest sound to decode.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]

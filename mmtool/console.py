@@ -1,0 +1,125 @@
+"""What people see, on stderr, and what scripts read, on stdout. Foreign text is always printed literally."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Control characters, bidirectional overrides and lone surrogates would move the cursor, hide text or fail to encode.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_C1 = re.compile("[\x7f-\x9f]")
+
+quiet = False
+
+
+def set_quiet(value: bool) -> None:
+    """Silence `say`, `table` and progress; warnings and errors stay."""
+    global quiet
+    quiet = value
+
+
+def literal(text: object) -> str:
+    """The text with every character that a terminal would act on written as its escape."""
+    return _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def shorten(text: object, width: int = 60) -> str:
+    """`literal`, cut to `width` characters."""
+    whole = literal(text)
+    return whole if len(whole) <= width else whole[: width - 1] + "…"
+
+
+@cache
+def stderr() -> Console:
+    """The rich console on stderr: no markup, no highlighting, no emoji codes."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stderr.flush()
+
+
+def say(message: str) -> None:
+    """A line for people; not shown with --quiet."""
+    if not quiet:
+        _to_stderr(literal(message))
+
+
+def warn(message: str) -> None:
+    """A line that people must see."""
+    _to_stderr("warning: " + literal(message))
+
+
+def error(message: str, hint: str = "") -> None:
+    """What is wrong and where, then what to do."""
+    _to_stderr("error: " + literal(message))
+    if hint:
+        _to_stderr("  " + literal(hint))
+
+
+def out(line: str) -> None:
+    """A result: one line on stdout."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON that is safe to print: no raw control character, no lone surrogate."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    return _C1.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def out_json(value: Any) -> None:
+    """A result for scripts: one JSON value on a line of stdout."""
+    out(to_json(value))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, to_stdout: bool = False) -> None:
+    """A small aligned table, on stderr unless it is the result itself."""
+    if quiet and not to_stdout:
+        return
+    cells = [[literal(h) for h in headers], *[[literal(c) for c in row] for row in rows]]
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(headers))]
+    for row in cells:
+        line = "  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)).rstrip()
+        out(line) if to_stdout else _to_stderr(line)
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A live line with rate and time left, where stderr is a terminal; yields `advance(rows)`."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda rows: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done, rate="")
+        started, count = time.monotonic(), 0
+
+        def advance(rows: int) -> None:
+            nonlocal count
+            count += rows
+            bar.update(task, advance=rows, rate=f"{count / max(time.monotonic() - started, 1e-9):.0f} rows/s")
+
+        yield advance

@@ -1,0 +1,231 @@
+"""`mmtool extract`: every cell of a manifest through its encoder, into a features folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtool import cache, console, encoding, inputs
+from mmtool.cache import Cache
+from mmtool.engine import DTYPES, Engine, choose_batch_size, choose_device
+from mmtool.errors import UsageError
+from mmtool.extraction import sources
+from mmtool.extraction.blocks import BlockLoop, Encoded
+from mmtool.extraction.folder import Partial
+from mmtool.extraction.sources import Reading
+from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows
+from mmtool.features.rows import Part
+from mmtool.manifest.open import Manifest, Scan, open_manifest, scan
+from mmtool.media.limits import Limits
+from mmtool.readers import Readers
+
+TOO_MANY_BAD = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says of a run. `encode` holds the texts of each -e."""
+
+    encode: tuple[str, ...] = ()
+    like: Path | None = None
+    weights: tuple[str, ...] = ()
+    tokens: bool = False
+    max_bad: str = "1%"
+    allow_random: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: str = "auto"
+    workers: int | None = None
+    use_cache: bool = True
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it: counts for each input (ok, missing, bad, cached), and rows with a bad cell."""
+
+    features: Path
+    rows: int
+    bad_rows: int
+    counts: dict[str, dict[str, int]]
+    exit_code: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {"features": str(self.features), "rows": self.rows, "bad_rows": self.bad_rows, "inputs": self.counts}
+
+
+def extract(name: str, output: Path, settings: Settings) -> Result:
+    """Read a manifest, encode it, write the features folder; resumes what a killed run left."""
+    started = time.monotonic()
+    allowed_bad = parse_max_bad(settings.max_bad)
+    check_target(output)
+    device = choose_device(settings.device)
+    batch_size = choose_batch_size(settings.batch_size, device)
+    if settings.precision not in DTYPES:
+        raise UsageError(f"--precision {settings.precision!r} is not known", "use " + ", ".join(DTYPES))
+    manifest = open_manifest(name)
+    for note in manifest.notes:
+        console.warn(note)
+    about = scan(manifest)
+    partial = Partial(output)
+    readings = _readings(manifest, about, settings)
+    run = _Run(manifest, about, settings, device, readings, partial)
+    counts, bad_rows, cached = run.go(batch_size)
+    result = Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)},
+                    TOO_MANY_BAD if bad_rows > allowed_bad(about.rows) else 0)
+    _report(result, output, time.monotonic() - started, settings)
+    return result
+
+
+def parse_max_bad(text: str) -> Callable[[int], float]:
+    """`1%` or a number of rows -> a function of the rows of the manifest. Raises UsageError."""
+    try:
+        number = float(text.removesuffix("%"))
+        if not 0 <= number < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--max-bad {text!r} is neither a number of rows nor a percentage") from None
+    return (lambda rows: number / 100 * rows) if text.endswith("%") else (lambda rows: number)
+
+
+def default_workers(rows: int) -> int:
+    """Reader processes: none for a few rows, else as many as leave half of the cores to the encoders, at most 8."""
+    return 0 if rows <= 64 else min(8, max(1, (os.cpu_count() or 2) // 2))
+
+
+def _readings(manifest: Manifest, about: Scan, settings: Settings) -> list[Reading]:
+    weights = sources.parse_weights(settings.weights)
+    if settings.like is not None:
+        if settings.encode:
+            raise UsageError("--like and -e exclude each other", "--like takes the inputs of the other features")
+        return sources.like(settings.like, manifest, about.columns, weights, limits=settings.limits, seed=settings.seed)
+    if settings.encode:
+        chosen = inputs.parse_all(settings.encode, about.columns)
+    else:
+        chosen, notes = inputs.choose(manifest, about.columns)
+        for note in notes:
+            console.warn(note)
+        console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
+    return [sources.build(item, manifest, keep="tokens" if settings.tokens else "pooled", limits=settings.limits,
+                          seed=settings.seed, allow_random=settings.allow_random) for item in chosen]
+
+
+class _Run:
+    """One run of the block loop into a partial folder."""
+
+    def __init__(self, manifest: Manifest, about: Scan, settings: Settings, device: torch.device,
+                 readings: list[Reading], partial: Partial) -> None:
+        self.manifest, self.about, self.settings, self.device = manifest, about, settings, device
+        self.readings = {r.name: r for r in sorted(readings, key=lambda r: r.name)}
+        self.partial = partial
+        self.numerics = numerics(device, settings.precision)
+        self.stamps = {n: encoding.fingerprint([r.identity, self.numerics, r.keep]) for n, r in self.readings.items()}
+
+    def go(self, batch_size: int) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
+        """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
+        state = self.partial.begin({
+            "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(),
+            "packs": {n: c.packs for n, c in self._caches({}).items() if c is not None}})
+        torch.set_num_threads(state["threads"])
+        for name, reading in self.readings.items():
+            if reading.fitted:
+                self.partial.write_assets(name, reading.built.encoder.assets())
+        caches = self._caches(state["packs"])
+        done = self.partial.rows_done
+        workers = self.settings.workers
+        loop_workers = default_workers(self.about.rows - done) if workers is None else workers
+        loop = BlockLoop(list(self.readings.values()), {}, caches)
+        with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
+            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"])
+                            for n, r in self.readings.items()}
+            self.dims = {n: r.built.encoder.dim for n, r in self.readings.items()}
+            self._fill(loop, pool, done, caches)
+        return self._finish(state)
+
+    def _plan(self) -> str:
+        return encoding.fingerprint([self.about.sha256, str(self.manifest.base.resolve()), self.stamps,
+                                     {n: r.input.columns for n, r in self.readings.items()}, FORMAT])
+
+    def _caches(self, packs: dict[str, list[str]]) -> dict[str, Cache | None]:
+        if not self.settings.use_cache:
+            return dict.fromkeys(self.readings)
+        root = cache.home()
+        if not packs:
+            cache.evict(root)
+        return {n: Cache(root / self.stamps[n], packs.get(n)) for n in self.readings}
+
+    def _fill(self, loop: BlockLoop, pool: Readers, done: int, caches: dict[str, Cache | None]) -> None:
+        rows = (pair for number, pair in enumerate(sources.ids_and_rows(self.manifest)) if number >= done)
+        number = self.partial.shards_done
+        part, encoded = Part(statuses={n: [] for n in self.readings}), {n: list[Encoded]() for n in self.readings}
+        with console.progress("extract", self.about.rows, done) as advance:
+            for block, results in loop.run(rows, self.about.rows - done, pool):
+                part.ids += block.ids
+                part.rows += block.rows
+                for name, result in results.items():
+                    part.statuses[name] += result.statuses
+                    encoded[name].append(result)
+                done += len(block.ids)
+                advance(len(block.ids))
+                if len(part.ids) == shard_rows(number) or done == self.about.rows:
+                    self._write(number, part, encoded, caches, loop.engines)
+                    number += 1
+                    part = Part(statuses={n: [] for n in self.readings})
+                    encoded = {n: [] for n in self.readings}
+
+    def _write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], caches: dict[str, Cache | None],
+               engines: dict[str, Engine]) -> None:
+        for name, blocks in encoded.items():
+            first = next((row for b in blocks for row in b.rows if row is not None), None)
+            self.dims[name] = self.dims[name] if first is None else first.shape[-1]
+            if (store := caches[name]) is not None:
+                store.put([entry for b in blocks for entry in b.new])
+        part.notes = {"cached": {n: sum(b.cached for b in blocks) for n, blocks in encoded.items()},
+                      "elsewhere": {n: sum(b.elsewhere for b in blocks) for n, blocks in encoded.items()},
+                      "halved": {n: int(e.halved) for n, e in engines.items()}}
+        self.partial.write(number, part, encoded, self.dims, DTYPES[self.settings.precision], self.about.columns)
+
+    def _finish(self, state: dict[str, Any]) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
+        names = list(self.readings)
+        shards = self.partial.counts(names, self.partial.shards_done)
+        totals: dict[str, Counter[str]] = {n: Counter() for n in names}
+        notes: dict[str, Counter[str]] = {"cached": Counter(), "elsewhere": Counter(), "halved": Counter()}
+        for shard in shards:
+            for name in names:
+                totals[name].update(shard.counts[name])
+            for kind, counter in notes.items():
+                counter.update(shard.notes[kind])
+        dtype = str(DTYPES[self.settings.precision]).removeprefix("torch.")
+        header = {
+            "format": FORMAT, "base": str(self.manifest.base.resolve()), "rows": self.about.rows,
+            "columns": list(self.about.columns), "manifest": self.about.sha256, "block_rows": BLOCK_ROWS,
+            "inputs": {n: r.header(self.dims[n], dtype) for n, r in self.readings.items()},
+            "numerics": {**self.numerics, "batch_size": state["batch_size"], "threads": state["threads"],
+                         "batch_halved": [n for n in names if notes["halved"][n]],
+                         "rows_from_other_blocks": {n: notes["elsewhere"][n] for n in names}},
+            "shards": [{"rows": s.rows, "sha256": self.partial.shard_sums(names, i)} for i, s in enumerate(shards)]}
+        self.partial.finish(header, {n: r.input.columns for n, r in self.readings.items()})
+        return totals, sum(s.bad_rows for s in shards), notes["cached"]
+
+
+def _report(result: Result, output: Path, seconds: float, settings: Settings) -> None:
+    for name, c in result.counts.items():
+        console.say(f"{name}: {c['ok']} ok, {c['missing']} missing, {c['bad']} bad, {c['cached']} cached")
+    console.say(f"{result.rows} rows in {seconds:.1f} s")
+    if result.bad_rows:
+        with (output / ERRORS).open(encoding="utf-8") as f:
+            first = f.readline()
+        console.warn(f"{result.bad_rows} rows have a bad cell, listed in {output / ERRORS}; the first: {first.strip()}")
+    if result.exit_code:
+        console.error(f"{result.bad_rows} of {result.rows} rows have a bad cell, more than --max-bad {settings.max_bad}",
+                      "the features are written all the same; mend the cells and run again, or raise --max-bad")

@@ -1,0 +1,1 @@
+"""The parts of `extract`: its encoders, its loop over blocks, and the folder it fills."""

@@ -1,0 +1,111 @@
+"""The loop of `extract`: blocks of rows through the readers and the encoders, in the order of the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtool import cells, readers
+from mmtool.cache import Cache
+from mmtool.engine import Engine
+from mmtool.errors import MMToolError
+from mmtool.extraction.sources import Reading
+from mmtool.features.format import BLOCK_ROWS
+from mmtool.features.rows import Part
+from mmtool.manifest.rows import Row
+from mmtool.readers import Job, Outcome, Readers, Task
+
+TASK_CELLS = 16
+
+
+@dataclass
+class Encoded:
+    """One input's share of a block: tokens `[T, D]` (None: no usable cell), statuses, and what is new to the cache."""
+
+    rows: list[Tensor | None]
+    statuses: list[str]
+    cached: int = 0
+    elsewhere: int = 0
+    new: list[tuple[str, bytes, Tensor]] = field(default_factory=list)
+
+
+class BlockLoop:
+    """Turns rows into encoded blocks. `caches` holds an entry for each input, or None where caching is off."""
+
+    def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None]) -> None:
+        self.readings = sorted(readings, key=lambda r: r.name)
+        self.engines, self.caches = engines, caches
+        nothing = np.zeros(0, np.uint64)
+        self.jobs = {r.name: Job(r.source, r.built.encoder, nothing if (c := caches[r.name]) is None else c.known)
+                     for r in self.readings}
+
+    def run(self, rows: Iterable[tuple[str, Row]], total: int,
+            pool: Readers) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+        """Each block of `rows` (`total` of them): its ids and rows, and each input's encoded cells."""
+        blocks: deque[list[tuple[str, Row]]] = deque()
+        outcomes = pool.map(self._tasks(iter(rows), blocks))
+        for start in range(0, total, BLOCK_ROWS):
+            size = min(BLOCK_ROWS, total - start)
+            encoded = {}
+            for reading in self.readings:
+                got: list[Outcome] = []
+                for _ in range(0, size, TASK_CELLS):
+                    got += next(outcomes, [])
+                if len(got) != size:
+                    raise MMToolError("the manifest changed while it was read", "run the same command again")
+                encoded[reading.name] = self._encode(reading, blocks[0], got)
+            ids_rows = blocks.popleft()
+            part = Part([i for i, _ in ids_rows], [r for _, r in ids_rows], {n: e.statuses for n, e in encoded.items()})
+            yield part, encoded
+
+    def _tasks(self, rows: Iterator[tuple[str, Row]], blocks: deque[list[tuple[str, Row]]]) -> Iterator[Task]:
+        while block := list(islice(rows, BLOCK_ROWS)):
+            blocks.append(block)
+            for reading in self.readings:
+                raws = [cells.raw_of(row, reading.input.columns, reading.source.modality) for _, row in block]
+                for at in range(0, len(raws), TASK_CELLS):
+                    yield Task(reading.name, raws[at : at + TASK_CELLS])
+
+    def _encode(self, reading: Reading, block: list[tuple[str, Row]], outcomes: list[Outcome]) -> Encoded:
+        engine, cache = self.engines[reading.name], self.caches[reading.name]
+        rows: list[Tensor | None] = [None] * len(outcomes)
+        out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
+        signature = _signature(outcomes, engine.batch_size)
+        for i, outcome in enumerate(outcomes):
+            if outcome.status == "cached" and cache is not None:
+                if (hit := cache.get(outcome.key, signature)) is not None:
+                    rows[i], out.statuses[i] = hit[0], "ok"
+                    out.cached += 1
+                    out.elsewhere += not hit[1]
+                else:  # evicted or damaged since the run began
+                    raw = cells.raw_of(block[i][1], reading.input.columns, reading.source.modality)
+                    job = self.jobs[reading.name]
+                    outcomes[i] = readers.read(Task(reading.name, [raw]), {reading.name: job}, use_known=False)[0]
+                    out.statuses[i] = outcomes[i].reason or outcomes[i].status
+        places = [i for i, o in enumerate(outcomes) if o.status in ("ok", "bad")]
+        prepared = [None if (p := outcomes[i].prepared) is None else torch.from_numpy(p) for i in places]
+        for i, row in zip(places, engine.encode(prepared, keep=reading.keep), strict=True):
+            if row is None:
+                continue
+            if len(row) and bool(torch.isfinite(row).all()):
+                rows[i] = row
+                out.new.append((outcomes[i].key, signature, row))
+            else:
+                what = "a value that is not finite" if len(row) else "no token"
+                out.statuses[i] = f"the encoder gave {what}"
+        return out
+
+
+def _signature(outcomes: Sequence[Outcome], batch_size: int) -> bytes:
+    """Eight bytes that say which cells were batched together: equal ones mean equal last bits."""
+    digest = hashlib.sha256(f"{batch_size}\0".encode())
+    for outcome in outcomes:
+        digest.update((outcome.key or outcome.status).encode() + b"\0")
+    return digest.digest()[:8]

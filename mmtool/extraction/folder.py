@@ -1,0 +1,118 @@
+"""The features folder while it is being filled: `FEATURES.partial`, renamed to FEATURES when all is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmtool import files
+from mmtool.errors import MMToolError
+from mmtool.extraction.blocks import Encoded
+from mmtool.features import rows as rows_file
+from mmtool.features.format import ASSETS, ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.rows import Part
+
+PROGRESS = "progress.json"
+
+
+class Partial:
+    """An unfinished features folder. A shard counts once its rows (`parts/N.parquet`, written last) are there."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.folder = target.with_name(target.name + ".partial")
+        self._old = target.with_name(f".{target.name}.old")
+
+    def begin(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Resume what has the same `plan`, else start anew with `state`; returns the state that holds."""
+        if self._old.exists():  # killed between the two renames of `finish`, or just after
+            if not self.target.exists():
+                self._old.rename(self.target)
+            else:
+                shutil.rmtree(self._old)
+        try:
+            before: dict[str, Any] = json.loads((self.folder / PROGRESS).read_bytes())
+            if before.get("plan") == state["plan"]:
+                for leftover in self.folder.rglob(".*.tmp"):
+                    leftover.unlink()
+                return before
+        except (OSError, ValueError):
+            pass
+        if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():
+            self._put_in_place()  # killed when all was there
+        if self.folder.exists():
+            if not (self.folder / PROGRESS).exists() and any(self.folder.iterdir()):
+                raise MMToolError(f"{self.folder} is in the way and is no unfinished features folder", "move it away")
+            shutil.rmtree(self.folder)
+        (self.folder / "parts").mkdir(parents=True)
+        files.write_json(self.folder / PROGRESS, state)
+        return state
+
+    @property
+    def shards_done(self) -> int:
+        """Leading shards that are whole."""
+        number = 0
+        while self._part(number).exists():
+            number += 1
+        return number
+
+    @property
+    def rows_done(self) -> int:
+        """Rows in the whole shards."""
+        return sum(shard_rows(n) for n in range(self.shards_done))
+
+    def _part(self, number: int) -> Path:
+        return self.folder / "parts" / f"{number:05d}.parquet"
+
+    def assets_path(self, name: str) -> Path:
+        """Where an input's fitted assets lie."""
+        return self.folder / name / ASSETS
+
+    def write_assets(self, name: str, assets: dict[str, Tensor]) -> None:
+        """Keep what an encoder learned in `fit`."""
+        self.assets_path(name).parent.mkdir(exist_ok=True)
+        files.write_tensors(self.assets_path(name), assets)
+
+    def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dims: dict[str, int], dtype: Any,
+              columns: Sequence[str]) -> None:
+        """One whole shard: every input's tokens, then its rows."""
+        for name, blocks in encoded.items():
+            (self.folder / name).mkdir(exist_ok=True)
+            write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dims[name], dtype)
+        rows_file.write_part(self._part(number), part, columns)
+
+    def counts(self, inputs: Sequence[str], shards: int) -> list[rows_file.Count]:
+        """What each whole shard amounts to."""
+        return [rows_file.count(self._part(n), inputs) for n in range(shards)]
+
+    def finish(self, header: dict[str, Any], inputs: dict[str, tuple[str, ...]]) -> None:
+        """Join the rows, write the header, and put the folder in its place, where old features are replaced."""
+        parts = [self._part(n) for n in range(len(header["shards"]))]
+        rows_file.join(parts, self.folder / ROWS)
+        rows_file.write_errors(parts, self.folder / ERRORS, inputs)
+        files.write_json(self.folder / HEADER, header)
+        shutil.rmtree(self.folder / "parts")
+        (self.folder / PROGRESS).unlink()
+        self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        if self.target.exists():
+            self.target.rename(self._old)
+        self.folder.rename(self.target)
+        files.sync_folder(self.target.absolute().parent)
+        if self._old.exists():
+            shutil.rmtree(self._old)
+
+    def shard_sums(self, inputs: Sequence[str], number: int) -> dict[str, str]:
+        """SHA-256 of a shard's file for each input."""
+        sums = {}
+        for name in inputs:
+            with (self.folder / name / shard_name(number)).open("rb") as f:
+                sums[name] = hashlib.file_digest(f, "sha256").hexdigest()
+        return sums

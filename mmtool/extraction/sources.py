@@ -1,0 +1,148 @@
+"""The inputs of a run, ready to encode: encoder built, fitted where it must be, identified, and its cache opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtool import cells, encoding, plugins, specs
+from mmtool.cells import Source
+from mmtool.encoding import Built
+from mmtool.engine import Keep
+from mmtool.errors import CellError, MMToolError, UsageError
+from mmtool.features.reader import Features
+from mmtool.inputs import Input
+from mmtool.manifest.open import Manifest, row_id
+from mmtool.media.limits import Limits
+
+
+@dataclass
+class Reading:
+    """One input with its encoder."""
+
+    input: Input
+    built: Built
+    source: Source
+    keep: Keep
+    identity: dict[str, Any]
+    fitted: bool
+
+    @property
+    def name(self) -> str:
+        return self.input.name
+
+    def header(self, dim: int, dtype: str) -> dict[str, Any]:
+        """What features.json says of it."""
+        return {"columns": list(self.input.columns), "modality": self.source.modality, "encoder": self.built.spec,
+                "package": self.built.package, "options": encoding.plain_options(self.built.options),
+                "identity": self.identity, "pooled": self.keep == "pooled", "dim": dim, "dtype": dtype, "fitted": self.fitted}
+
+
+def build(item: Input, manifest: Manifest, *, keep: Keep, limits: Limits, seed: int, allow_random: bool) -> Reading:
+    """Build an input's encoder, and fit it on the rows whose split is train where it learns anything.
+
+    Raises MMToolError for random weights, or for an encoder that must be fitted where nothing says which rows train.
+    """
+    return finish(item, encoding.build(item.encoder, seed=seed), manifest, keep=keep, limits=limits,
+                  allow_random=allow_random, assets=None)
+
+
+def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits: Limits, allow_random: bool,
+           assets: dict[str, Any] | None) -> Reading:
+    """The second half of `build`: fit or take assets, check, identify."""
+    encoder = built.encoder
+    if len(item.columns) > 1 and encoder.modality != "table":
+        raise UsageError(f"encoder {built.name!r} reads one column of {encoder.modality}, not {len(item.columns)}",
+                         "join columns only for the table encoder")
+    source = Source(encoder.modality, manifest.base, limits)
+    fitted = encoder.needs_fit()
+    if assets:
+        encoder.set_assets(assets)
+    elif fitted:
+        encoder.fit(training_cells(item, manifest, source, built))
+        encoder.eval()
+    if not encoder.pretrained and not allow_random:
+        raise MMToolError(f"input {item.name!r}: encoder {built.spec} has random weights, its features mean nothing",
+                          "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random")
+    return Reading(item, built, source, keep, encoding.identity(built), fitted)
+
+
+def training_cells(item: Input, manifest: Manifest, source: Source, built: Built) -> Iterator[Any]:
+    """The decoded cells of the rows whose split is train, unusable ones left out, in the manifest's order."""
+    rows = manifest.rows()
+    first = next(rows, {})
+    if "split" not in first:
+        raise MMToolError(f"input {item.name!r}: encoder {built.name!r} learns from training rows, "
+                          f"but {manifest.name} has no column 'split'",
+                          "add one that holds train, val and test, so that nothing is learned from test rows")
+
+    def decoded() -> Iterator[Any]:
+        for row in manifest.rows():
+            raw = cells.raw_of(row, item.columns, source.modality)
+            if str(row.get("split")) == "train" and raw is not None:
+                try:
+                    yield cells.decode(cells.load(raw, source)[0], source, built.encoder)
+                except CellError:
+                    continue
+    return decoded()
+
+
+def like(folder: Path, manifest: Manifest, columns: Sequence[str], weights: dict[str, Path], *,
+         limits: Limits, seed: int) -> list[Reading]:
+    """The inputs of other features, with their encoders, options and fitted assets.
+
+    Raises MMToolError where a column or a weights file is missing, or where the encoder installed here is another one.
+    """
+    features = Features(folder)
+    readings = []
+    for name in features.inputs:
+        header = features.header["inputs"][name]
+        if missing := [c for c in header["columns"] if c not in columns]:
+            raise MMToolError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {folder} reads")
+        plugin = plugins.find(header["identity"]["name"])
+        cls = plugins.load(plugin)
+        options = {k: _path_option(v, name, weights) if isinstance(v, dict) else v
+                   for k, v in header["options"].items()}
+        unknown = sorted(set(options) - set(specs.signature(cls)))
+        if unknown:
+            raise MMToolError(f"input {name!r} of {folder}: {plugin.package} knows no option {unknown[0]!r}")
+        built = encoding.from_options(plugin, cls, options, seed=seed, load=True)
+        reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
+                         keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
+                         assets=features.assets(name))
+        if reading.identity != header["identity"]:
+            differ = [k for k in reading.identity if reading.identity[k] != header["identity"].get(k)]
+            raise MMToolError(f"input {name!r}: {folder} was made by {header['package']}, encoder {header['encoder']}; "
+                              f"{plugin.package}, encoder {built.spec}, differs in {', '.join(differ)}",
+                              "install the version that made it, or extract both again")
+        readings.append(reading)
+    return readings
+
+
+def _path_option(stored: dict[str, str], name: str, weights: dict[str, Path]) -> Path:
+    if name not in weights:
+        raise UsageError(f"input {name!r} needs the file {stored['file']!r}", f"give it: --weights {name}=FILE")
+    given = encoding.plain_options({"": weights[name]})[""]
+    if given["sha256"] != stored["sha256"]:
+        raise MMToolError(f"{weights[name]} is not the {stored['file']!r} that input {name!r} was made with",
+                          f"its SHA-256 must be {stored['sha256']}")
+    return weights[name]
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, Path]:
+    """`INPUT=FILE` of each --weights. Raises UsageError."""
+    parsed = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not Path(path).is_file():
+            raise UsageError(f"--weights {text!r}: no such file" if equals else f"--weights {text!r} is not INPUT=FILE")
+        parsed[name] = Path(path)
+    return parsed
+
+
+def ids_and_rows(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    """Every row with its id."""
+    for number, row in enumerate(manifest.rows()):
+        yield row_id(row, number), row

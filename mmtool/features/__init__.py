@@ -1,0 +1,1 @@
+"""The features folder: its header, its shards, and reading them back."""

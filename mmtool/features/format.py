@@ -1,0 +1,72 @@
+"""The features folder as version 1 lays it out.
+
+    features.json              header: format, base, inputs, numerics, rows, shards
+    rows.parquet               id, every manifest column as written, and `status:INPUT` for each input
+    errors.jsonl               one object a bad cell: id, input, column, path, reason
+    INPUT/00000.safetensors    values [sum T, D] and lengths [N]; T = 0 where the cell is missing or bad
+    INPUT/assets.safetensors   what the encoder learned in `fit`, where it did
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtool import files
+from mmtool.errors import MMToolError
+
+FORMAT = 1
+BLOCK_ROWS = 256
+"""Consecutive manifest rows that are batched among themselves only."""
+HEADER, ROWS, ERRORS, ASSETS = "features.json", "rows.parquet", "errors.jsonl", "assets.safetensors"
+
+
+def status_column(name: str) -> str:
+    """The column of rows.parquet that tells how an input's cell fared: ok, missing, or the reason it failed."""
+    return f"status:{name}"
+
+
+def shard_rows(number: int) -> int:
+    """Rows of shard `number`: small at first, so that little is lost to a kill, larger where there are many."""
+    return BLOCK_ROWS * (1 if number < 32 else 4 if number < 128 else 16)
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"{number:05d}.safetensors"
+
+
+def write_shard(path: Path, rows: Sequence[Tensor | None], dim: int, dtype: torch.dtype) -> str:
+    """Rows `[T_i, D]` (None: T = 0) as one file; returns its SHA-256."""
+    given = [row for row in rows if row is not None]
+    values = torch.cat(given) if given else torch.zeros(0, dim, dtype=dtype)
+    lengths = torch.tensor([0 if row is None else len(row) for row in rows], dtype=torch.int64)
+    return files.write_tensors(path, {"values": values, "lengths": lengths})
+
+
+def check_target(folder: Path) -> None:
+    """May features be written there? Raises MMToolError for a file, or a folder that holds anything else."""
+    if not folder.exists():
+        parent = folder.absolute().parent
+        if not parent.is_dir():
+            raise MMToolError(f"{folder}: the folder {parent} does not exist", "make it, or choose another -o")
+        return
+    if not folder.is_dir():
+        raise MMToolError(f"{folder} is a file", "choose another -o")
+    if any(folder.iterdir()) and not (folder / HEADER).exists():
+        raise MMToolError(f"{folder} holds other files and no features", "choose another -o; nothing was overwritten")
+
+
+def numerics(device: torch.device, precision: str) -> dict[str, Any]:
+    """What can change last bits but not meaning: backend, device, precision, decoder revision, library versions."""
+    from importlib.metadata import version
+
+    from mmtool.cells import DECODER_REVISION
+
+    libraries = ("torch", "torchaudio", "numpy", "pillow", "soundfile", "soxr", "sentencepiece")
+    return {"backend": "torch", "device": device.type, "precision": precision, "decoder": DECODER_REVISION,
+            "versions": {name: version(name) for name in libraries}}

@@ -1,0 +1,84 @@
+"""Reading features back: the header, the rows, and tokens by row number, from memory maps."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmtool.api import Tokens
+from mmtool.errors import MMToolError
+from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, shard_name
+
+
+class Features:
+    """A finished features folder. Raises MMToolError where it is none, or of a newer format."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / HEADER
+        if not path.is_file():
+            partial = folder.with_name(folder.name + ".partial")
+            raise MMToolError(f"{folder} is no features folder",
+                              f"{partial} is unfinished: run its extract again" if partial.exists()
+                              else "make one with `mmtool extract`")
+        try:
+            self.header: dict[str, Any] = json.loads(path.read_bytes())
+            version = self.header["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise MMToolError(f"{path} is damaged ({error})", "extract again") from error
+        if version != FORMAT:
+            raise MMToolError(f"{path} has format {version}, this mmtool reads {FORMAT}", "upgrade mmtool")
+        self._starts = [0]
+        for shard in self.header["shards"]:
+            self._starts.append(self._starts[-1] + shard["rows"])
+        self._shard = lru_cache(maxsize=64)(self._load)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, sorted."""
+        return sorted(self.header["inputs"])
+
+    @cached_property
+    def rows(self) -> Any:
+        """rows.parquet, as a pyarrow table of strings."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.folder / ROWS)
+
+    def assets(self, name: str) -> dict[str, Tensor]:
+        """What the input's encoder learned in `fit`; empty where it learned nothing."""
+        path = self.folder / name / ASSETS
+        return load_file(path) if path.exists() else {}
+
+    def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
+        """The tokens of some rows of an input, `[B, T, D]`."""
+        out = []
+        for row in rows:
+            number = bisect_right(self._starts, row) - 1
+            values, starts = self._shard(name, number)
+            at = row - self._starts[number]
+            out.append(values[int(starts[at]) : int(starts[at + 1])])
+        return Tokens.from_rows(out, self.header["inputs"][name]["dim"])
+
+    def _load(self, name: str, number: int) -> tuple[Tensor, Tensor]:
+        path = self.folder / name / shard_name(number)
+        try:
+            with safe_open(path, framework="pt") as f:
+                values, lengths = f.get_tensor("values"), f.get_tensor("lengths")
+        except (SafetensorError, OSError) as error:
+            raise MMToolError(f"{path} cannot be read ({error})", "extract again") from error
+        if not len(values):  # a shard without a usable cell does not know the width
+            values = values.new_zeros(0, self.header["inputs"][name]["dim"])
+        return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])

@@ -1,0 +1,97 @@
+"""rows.parquet: written shard by shard while a run goes on, then joined, so that memory does not grow with the rows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmtool import files
+from mmtool.features.format import status_column
+from mmtool.manifest.rows import Row
+
+OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
+
+
+@dataclass
+class Part:
+    """The rows of one shard: ids, the manifest's cells, and each input's statuses, which the counts come from."""
+
+    ids: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    statuses: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a part amounts to: rows, rows with a bad cell, each input's ok, missing and bad cells, and its notes."""
+
+    rows: int
+    bad_rows: int
+    counts: dict[str, dict[str, int]]
+    notes: dict[str, dict[str, int]]
+
+
+def text_of(value: object) -> str | None:
+    """A cell as rows.parquet holds it: text; half a UTF-16 pair becomes its escape."""
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def write_part(path: Path, part: Part, columns: Sequence[str]) -> None:
+    """One shard's rows; the file's appearance says that the whole shard is done."""
+    data = {"id": [text_of(i) for i in part.ids]}
+    data |= {c: [text_of(row.get(c)) for row in part.rows] for c in columns if c != "id"}
+    data |= {status_column(name): [text_of(s) for s in part.statuses[name]] for name in sorted(part.statuses)}
+    table = pa.table({k: pa.array(v, pa.string()) for k, v in data.items()})
+    table = table.replace_schema_metadata({"mmtool": json.dumps(part.notes)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def join(parts: Sequence[Path], target: Path) -> None:
+    """All parts as one file, a row group each."""
+    with target.open("wb") as f:
+        with pq.ParquetWriter(f, pq.read_schema(parts[0]).remove_metadata(), **OPTIONS) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part).replace_schema_metadata(None))
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[str, ...]]) -> None:
+    """errors.jsonl: one line a bad cell, in the order of the rows."""
+    with target.open("w", encoding="utf-8", newline="\n") as f:
+        for part in parts:
+            for row in pq.read_table(part).to_pylist():
+                for name in sorted(inputs):
+                    status = row[status_column(name)]
+                    if status not in ("ok", "missing"):
+                        column = "+".join(inputs[name])
+                        cell = row[inputs[name][0]] if len(inputs[name]) == 1 else None
+                        f.write(json.dumps({"id": row["id"], "input": name, "column": column,
+                                            "path": cell if cell is None or len(cell) < 1000 else cell[:1000] + "…",
+                                            "reason": status}, ensure_ascii=False) + "\n")
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def count(part: Path, inputs: Sequence[str]) -> Count:
+    """What a part amounts to."""
+    table = pq.read_table(part, columns=["id", *(status_column(n) for n in inputs)])
+    bad_rows = [False] * len(table)
+    counts = {}
+    for name in inputs:
+        statuses = table[status_column(name)].to_pylist()
+        ok, missing = statuses.count("ok"), statuses.count("missing")
+        counts[name] = {"ok": ok, "missing": missing, "bad": len(statuses) - ok - missing}
+        bad_rows = [b or s not in ("ok", "missing") for b, s in zip(bad_rows, statuses, strict=True)]
+    notes = json.loads(pq.read_schema(part).metadata[b"mmtool"])
+    return Count(len(table), sum(bad_rows), counts, notes)

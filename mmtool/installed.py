@@ -1,0 +1,75 @@
+"""What is installed, told for people, and installing more: the library behind `mmtool plugins`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mmtool import plugins, specs
+from mmtool.errors import MMToolError, UsageError
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every plugin, from metadata alone; `ambiguous` where two of a kind have one name."""
+    return [_told(p) for p in plugins.found()]
+
+
+def _told(plugin: plugins.Found) -> dict[str, Any]:
+    same = sum((p.kind, p.name) == (plugin.kind, plugin.name) for p in plugins.found())
+    return {"kind": plugin.kind, "name": plugin.name, "distribution": plugin.distribution, "version": plugin.version,
+            "ambiguous": same > 1}
+
+
+def info(name: str) -> dict[str, Any]:
+    """What one plugin says of itself; imports that one. Raises PluginError where it is unknown, ambiguous or broken."""
+    kinds = sorted({p.kind for p in plugins.found() if name in (p.name, p.full_name)})
+    plugin = plugins.find(name, kinds[0] if kinds else "encoder")
+    cls = plugins.load(plugin)
+    facts = {key: getattr(cls, key, None) for key in ("modality", "space", "needs", "returns")}
+    return {**_told(plugin), "about": (inspect.getdoc(cls) or "").partition("\n")[0], "api": cls.api,
+            **{key: value for key, value in facts.items() if value is not None}, "options": _options(cls)}
+
+
+def _options(cls: type[Any]) -> list[dict[str, Any]]:
+    hints = get_type_hints(cls.__init__)
+    required = inspect.Parameter.empty
+    return [{"name": name, "type": specs.describe(hints.get(name, str)), "required": p.default is required,
+             "default": None if p.default is required else _plain(p.default)}
+            for name, p in specs.signature(cls).items()]
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def install(packages: Sequence[str]) -> list[dict[str, Any]]:
+    """`pip install` into this Python; the plugins that are new or of another version after it.
+
+    pip's own words go to stderr. Raises MMToolError where there is no pip, or where it fails.
+    """
+    if odd := [p for p in packages if p.startswith("-")]:
+        raise UsageError(f"{odd[0]!r} is no package", "give names, folders or wheels; for pip's own options call pip")
+    if importlib.util.find_spec("pip") is None:
+        raise MMToolError(f"this Python ({sys.executable}) has no pip",
+                          "add it with `python -m ensurepip`, or install with the tool that made this environment")
+    before = set(plugins.found())
+    if code := _pip(packages):
+        raise MMToolError(f"pip could not install {', '.join(packages)} (code {code}; its reasons stand above)",
+                          "without a network, name a wheel, or a folder beside an installed setuptools")
+    importlib.invalidate_caches()
+    plugins.found.cache_clear()
+    return [_told(p) for p in plugins.found() if p not in before]
+
+
+def _pip(packages: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    # A folder is built with the setuptools at hand: an isolated build would fetch another, which needs a network.
+    if any(Path(p).is_dir() for p in packages) and importlib.util.find_spec("setuptools") is not None:
+        command.append("--no-build-isolation")
+    return subprocess.run([*command, "--", *packages], stdout=2, check=False).returncode

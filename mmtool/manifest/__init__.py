@@ -1,0 +1,1 @@
+"""Reading tables of samples, a row at a time."""

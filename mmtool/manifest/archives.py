@@ -1,0 +1,83 @@
+"""Manifests that are folders of files or WebDataset tar shards: files that share a stem make a row."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mmtool.errors import MMToolError
+from mmtool.manifest.rows import Blob, Cell, Row, to_cell
+from mmtool.media.sniff import modality_of_name
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def folder_rows(folder: Path) -> Iterator[Row]:
+    """`[SPLIT/][CLASS/.../]FILE`: columns id, image, audio, text, and label and split where folders give them."""
+    files = sorted((p for p in folder.rglob("*") if p.is_file() and modality_of_name(p.name)
+                    and not any(part.startswith(".") for part in p.relative_to(folder).parts)),
+                   key=lambda p: p.relative_to(folder).as_posix())
+    if not files:
+        raise MMToolError(f"{folder} holds no picture, sound or text file", "name a table or a folder of media files")
+    has_split = all(p.relative_to(folder).parts[0] in SPLITS for p in files)
+    taken: dict[str, set[str]] = {}
+    rows: dict[str, Row] = {}
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        modality = modality_of_name(path.name) or ""
+        key = name.rpartition(".")[0]
+        if modality in taken.setdefault(key, set()):  # a.jpg beside a.png: two rows
+            key = name
+        taken.setdefault(key, set()).add(modality)
+        row = rows.setdefault(key, {"id": key})
+        row[modality] = Blob(name, path.read_bytes()) if modality == "text" else name
+        parts = Path(name).parts[1:] if has_split else Path(name).parts
+        if has_split:
+            row["split"] = SPLITS[Path(name).parts[0]]
+        if len(parts) > 1:
+            row["label"] = parts[0]
+    yield from rows.values()
+
+
+def tar_rows(shards: Iterable[Path]) -> Iterator[Row]:
+    """WebDataset: consecutive members with one stem are a row; `0001.left.jpg` goes to column `left`."""
+    for shard in shards:
+        row: Row = {}
+        try:
+            with tarfile.open(shard, "r|*") as tar:
+                for member in tar:
+                    if not member.isfile() or Path(member.name).name.startswith("."):
+                        continue
+                    folder, _, base = member.name.rpartition("/")
+                    stem, _, suffix = base.partition(".")
+                    key = f"{folder}/{stem}" if folder else stem
+                    if row and row["id"] != key:
+                        yield row
+                        row = {}
+                    row.setdefault("id", key)
+                    stream = tar.extractfile(member)
+                    data = stream.read() if stream else b""
+                    for column, cell in _member_cells(shard, member.name, suffix.lower(), data):
+                        row[column] = cell
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise MMToolError(f"{shard}: not a whole tar file ({error})", "write it again") from error
+        if row:
+            yield row
+
+
+def _member_cells(shard: Path, name: str, suffix: str, data: bytes) -> Iterator[tuple[str, Cell]]:
+    last = suffix.rpartition(".")[2]
+    if last == "json":
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise MMToolError(f"{shard}, member {name}: not JSON ({error})") from error
+        yield from ((k, to_cell(v)) for k, v in (value if isinstance(value, dict) else {suffix: value}).items())
+    elif last in ("cls", "id"):
+        yield ("label" if last == "cls" else "id"), to_cell(data.decode("utf-8", "replace").strip())
+    else:
+        modality = modality_of_name("x." + last)
+        prefix = suffix.rpartition(".")[0]
+        yield (prefix or modality or suffix or "data"), to_cell(data, f"{shard.name}/{name}")

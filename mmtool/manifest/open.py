@@ -1,0 +1,157 @@
+"""Opening any manifest as a stream of rows, and the scan that every long run begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmtool.errors import MMToolError, UsageError
+from mmtool.manifest import archives, delimited
+from mmtool.manifest.rows import Blob, Row, to_cell
+
+TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
+TARS = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of samples. `rows()` starts a new pass; relative paths in it start at `base`."""
+
+    name: str
+    base: Path
+    notes: tuple[str, ...]
+    rows: Callable[[], Iterator[Row]]
+
+
+def is_manifest(name: str) -> bool:
+    """Would `open_manifest` take it, as far as its name tells?"""
+    return name == "-" or Path(name).is_dir() or name.lower().endswith(TABLES + TARS)
+
+
+def open_manifest(name: str) -> Manifest:
+    """A manifest by its path, or `-`. Raises MMToolError for what is not there or is no table."""
+    if name == "-":
+        return _open_stdin()
+    path = Path(name)
+    if not path.exists():
+        raise MMToolError(f"{name} does not exist", "check the path of the manifest")
+    lower = path.name.lower()
+    base = path if path.is_dir() else path.parent
+    if path.is_dir():
+        shards = sorted(p for p in path.iterdir() if p.name.lower().endswith(TARS))
+        if shards:
+            return Manifest(name, base, (), lambda: archives.tar_rows(shards))
+        return Manifest(name, base, (), lambda: archives.folder_rows(path))
+    if lower.endswith(TARS):
+        return Manifest(name, base, (), lambda: archives.tar_rows([path]))
+    if lower.endswith((".jsonl", ".ndjson")):
+        return Manifest(name, base, (), lambda: _json_rows(path))
+    if lower.endswith((".parquet", ".pq")):
+        return Manifest(name, base, (), lambda: _parquet_rows(path))
+    if lower.endswith((".csv", ".tsv", ".tab", ".txt")):
+        encoding, note = delimited.encoding_of(path)
+        return Manifest(name, base, (note,) if note else (),
+                        lambda: (row for _, row in delimited.columns_and_rows(path, encoding)[1]))
+    raise UsageError(f"{name} is no manifest", "a manifest is .csv, .tsv, .jsonl, .parquet, .tar, a folder, or -")
+
+
+def _open_stdin() -> Manifest:
+    spool = tempfile.NamedTemporaryFile(prefix="mmtool-", suffix=".jsonl")  # noqa: SIM115  lives as long as the manifest
+    shutil.copyfileobj(sys.stdin.buffer, spool)
+    spool.flush()
+    return Manifest("-", Path.cwd(), (), lambda: _json_rows(Path(spool.name), "stdin"))
+
+
+def json_row(line: bytes | str, where: str) -> Row:
+    """One line of JSONL -> a row. Raises MMToolError for what is no object."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise MMToolError(f"{where}: not JSON ({error})", "each line must be one object") from error
+    if not isinstance(value, dict):
+        raise MMToolError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object")
+    return {k: to_cell(v) for k, v in value.items()}
+
+
+def _json_rows(path: Path, name: str = "") -> Iterator[Row]:
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if line.strip():
+                yield json_row(line, f"{name or path}, line {number}")
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=256):
+                for record in batch.to_pylist():
+                    yield {k: to_cell(v, f"{path.name}#{number}") for k, v in record.items()}
+                    number += 1
+    except (pa.ArrowException, OSError) as error:
+        raise MMToolError(f"{path}: not a readable Parquet file ({error})", "write it again") from error
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a manifest tells: columns in order of appearance, rows, and a hash of the content."""
+
+    columns: tuple[str, ...]
+    rows: int
+    sha256: str
+
+
+def scan(manifest: Manifest) -> Scan:
+    """Read the whole manifest once, in constant memory but for 8 bytes a row. Raises MMToolError for duplicate ids."""
+    columns: dict[str, None] = {}
+    digest = hashlib.sha256()
+    hashes = array("Q")
+    for number, row in enumerate(manifest.rows()):
+        columns.update(dict.fromkeys(row))
+        record = {k: hashlib.sha256(v.data).hexdigest() if isinstance(v, Blob) else v for k, v in row.items()}
+        digest.update(json.dumps(record).encode())
+        hashes.append(_hash(row_id(row, number)))
+    if not hashes:
+        raise MMToolError(f"{manifest.name} has no rows", "there is nothing to read")
+    _refuse_duplicates(manifest, hashes)
+    return Scan(tuple(columns), len(hashes), digest.hexdigest())
+
+
+def row_id(row: Row, number: int) -> str:
+    """The row's `id`, or its number from 0 where it has none."""
+    cell = row.get("id")
+    return str(number) if cell is None else str(cell)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _refuse_duplicates(manifest: Manifest, hashes: array[int]) -> None:
+    import numpy as np
+
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
+    repeated = set(values[counts > 1].tolist())
+    if not repeated:
+        return
+    places: dict[str, list[int]] = {}
+    for number, row in enumerate(manifest.rows()):
+        name = row_id(row, number)
+        if _hash(name) in repeated:
+            places.setdefault(name, []).append(number)
+    named = [f"{name!r} (rows {', '.join(map(str, at[:3]))})" for name, at in places.items() if len(at) > 1]
+    if named:
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        raise MMToolError(f"{manifest.name}: {len(named)} ids occur more than once: {', '.join(named[:5])}{more}",
+                          "give each row its own id, or drop the column (rows are then numbered)")

@@ -1,0 +1,83 @@
+"""Finding plugins without importing them, and importing just the one that was asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from mmtool.errors import PluginError
+
+GROUPS = {"encoder": "mmtool.encoders", "fusion": "mmtool.fusions", "task": "mmtool.tasks"}
+ACCEPTED_API = (1,)
+
+
+@dataclass(frozen=True, order=True)
+class Found:
+    """A plugin as its package's metadata states it. Nothing of it has been imported."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    target: str
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def package(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@cache
+def found() -> tuple[Found, ...]:
+    """Every installed plugin, sorted by kind, name and distribution."""
+    plugins = set()
+    for kind, group in GROUPS.items():
+        for ep in entry_points(group=group):
+            if ep.dist is not None:
+                plugins.add(Found(kind, ep.name, ep.dist.name, ep.dist.version, ep.value))
+    return tuple(sorted(plugins))
+
+
+def find(name: str, kind: str = "encoder") -> Found:
+    """The one plugin of that name (`NAME` or `DISTRIBUTION/NAME`). Raises PluginError for none, or for two."""
+    of_kind = [p for p in found() if p.kind == kind]
+    matches = [p for p in of_kind if name in (p.name, p.full_name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise PluginError(f"two {kind} plugins are called {name!r}: " + ", ".join(p.package for p in matches),
+                          "name one of them: " + " or ".join(p.full_name for p in matches))
+    close = difflib.get_close_matches(name, [p.name for p in of_kind], n=2)
+    known = ", ".join(dict.fromkeys(p.name for p in of_kind)) or "none is installed"
+    raise PluginError(f"no {kind} plugin is called {name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""),
+                      f"known: {known}; `mmtool plugins install PACKAGE` adds more")
+
+
+def load(plugin: Found) -> type[Any]:
+    """Import the plugin's class. Raises PluginError, which names the distribution and the cause."""
+    module_name, _, attribute = plugin.target.partition(":")
+    try:
+        cls = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            cls = getattr(cls, part)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        cause = f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} cannot be imported: {cause}",
+                          f"mend or uninstall {plugin.distribution}") from error
+    stated = getattr(cls, "api", None)
+    if not isinstance(cls, type) or stated not in ACCEPTED_API:
+        fact = f"states api {stated}" if isinstance(stated, int) and stated else "states no api version"
+        newer = isinstance(stated, int) and stated > max(ACCEPTED_API)
+        remedy = "upgrade mmtool" if newer else f"upgrade {plugin.distribution}"
+        raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} {fact}, "
+                          f"this mmtool takes {' and '.join(map(str, ACCEPTED_API))}", remedy)
+    return cls

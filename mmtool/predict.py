@@ -1,0 +1,213 @@
+"""`mmtool predict`: from arguments, a manifest or JSON lines to predictions."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtool import console, inputs, predictions
+from mmtool.engine import choose_device
+from mmtool.errors import MMToolError, UsageError
+from mmtool.inputs import Input
+from mmtool.manifest.open import is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.rows import Blob, Row
+from mmtool.media.limits import Limits
+from mmtool.media.sniff import modality_of_bytes, modality_of_name
+from mmtool.zeroshot import ZeroShot, as_json
+
+FAILED = 1
+MODALITIES = ("image", "text", "audio")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says. `cells` holds the NAME=CELL of each --input, `encode` the text of each -e."""
+
+    text: str | None = None
+    cells: tuple[str, ...] = ()
+    labels: str | None = None
+    top: int = 5
+    encode: tuple[str, ...] = ()
+    output: Path | None = None
+    device: str = "auto"
+    use_cache: bool = True
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+    as_json: bool = False
+
+
+def predict(arguments: Sequence[str], settings: Settings) -> int:
+    """Predict and print (or write with -o) one object a row; returns the exit code."""
+    labels = parse_labels(settings.labels)
+    if "-" in arguments:
+        _alone(arguments, settings)
+        return _lines_from_stdin(settings, labels)
+    if any(is_manifest(a) for a in arguments):
+        _alone(arguments, settings)
+        return _manifest(arguments[0], settings, labels)
+    return _files(arguments, settings, labels)
+
+
+def parse_labels(text: str | None) -> list[str] | None:
+    """`A,B,C`, or `@FILE` with a label a line; None for the default. Raises UsageError for none, or one twice."""
+    if text is None:
+        return None
+    if text.startswith("@"):
+        try:
+            parts = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--labels {text}: {error}", "give a UTF-8 file with one label a line") from error
+    else:
+        parts = text.split(",")
+    labels = [p.strip() for p in parts if p.strip()]
+    if twice := [label for label, n in Counter(labels).items() if n > 1]:
+        raise UsageError(f"--labels names {twice[0]!r} twice")
+    if len(labels) < 2:
+        raise UsageError("--labels needs at least two labels", "write --labels cat,dog,car, or @FILE with one a line")
+    return labels
+
+
+def _alone(arguments: Sequence[str], settings: Settings) -> None:
+    if len(arguments) > 1:
+        raise UsageError(f"{len(arguments)} arguments, one of them a manifest or -", "give one manifest, or media files")
+    if settings.text is not None or settings.cells:
+        raise UsageError("--text and --input belong to files, not to a manifest", "put them in a column")
+
+
+def _zero_shot(chosen: Sequence[Input], labels: list[str] | None, base: Path, settings: Settings) -> ZeroShot:
+    return ZeroShot(chosen, labels, base=base, device=choose_device(settings.device), limits=settings.limits,
+                    seed=settings.seed, use_cache=settings.use_cache)
+
+
+def file_rows(arguments: Sequence[str], text: str | None, cells: Sequence[str]) -> list[tuple[str, Row]]:
+    """Files of distinct modalities make one row; several of one modality a row each, with the rest applied to all.
+
+    Raises UsageError for any other mix, and for a file that is not there or is nothing that can be read.
+    """
+    by_modality: dict[str, list[Any]] = {}
+    for name in arguments:
+        modality, cell = _file_cell(name)
+        by_modality.setdefault(modality, []).append(cell)
+    shared: Row = {} if text is None else {"text": text}
+    for assignment in cells:
+        key, equals, cell = assignment.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--input {assignment!r} is not NAME=CELL")
+        shared[key] = cell
+    if doubled := sorted(set(by_modality) & set(shared)):
+        raise UsageError(f"{doubled[0]} is given twice, as a file and as an option")
+    many = [m for m, found in by_modality.items() if len(found) > 1]
+    if many and len(by_modality) > 1:
+        counts = ", ".join(f"{len(found)} of {m}" for m, found in by_modality.items())
+        raise UsageError(f"which files belong together? {counts}", "give one of each, several of one kind, or a manifest")
+    if many:
+        return [(str(cell), {many[0]: cell, **shared}) for cell in by_modality[many[0]]]
+    row: Row = {**{m: found[0] for m, found in by_modality.items()}, **shared}
+    if not row:
+        raise UsageError("nothing to predict", "give files, --text, a manifest, or - for JSON lines")
+    return [(" + ".join(arguments) or "0", row)]
+
+
+def _file_cell(name: str) -> tuple[str, Any]:
+    path = Path(name)
+    try:
+        if not path.exists():
+            raise UsageError(f"{name} does not exist", "check the path; a text goes to --text")
+        with path.open("rb") as f:
+            head = f.read(4096)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: {error}") from error
+    modality = modality_of_bytes(head)
+    if modality in (None, "text"):
+        modality = modality_of_name(path.name) or modality
+    if modality is None:
+        raise UsageError(f"{name} is no picture, sound or text that mmtool knows", "give a media file or a manifest")
+    return modality, Blob(name, path.read_bytes()) if modality == "text" else name
+
+
+def _inputs_of(names: Sequence[str], encode: Sequence[str]) -> list[Input]:
+    told = {i.name: i for i in inputs.parse_all(encode, list(dict.fromkeys([*names, *MODALITIES])))}
+    chosen = []
+    for name in names:
+        encoder = told[name].encoder if name in told else inputs.default_encoder(name)
+        if encoder is None:
+            known = f"inputs are {', '.join(MODALITIES)}" if name not in MODALITIES else \
+                "`mmtool plugins install mmtool-starter` brings one"
+            raise UsageError(f"no encoder for input {name!r}", f"name one with -e {name}=ENCODER; {known}")
+        chosen.append(Input(name, (name,), encoder))
+    return chosen
+
+
+def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | None) -> int:
+    rows = file_rows(arguments, settings.text, settings.cells)
+    model = _zero_shot(_inputs_of(list(rows[0][1]), settings.encode), labels, Path(), settings)
+    found = [as_json(g, model.labels, settings.top) for g in model.guess(rows, len(rows))]
+    if settings.output is not None:
+        predictions.write(settings.output, found)
+        console.out(str(settings.output))
+    elif settings.as_json:
+        for prediction in found:
+            console.out_json(prediction)
+    else:
+        for prediction in found:
+            predictions.show(prediction, alone=len(found) == 1)
+    for prediction in found:
+        for name, reason in prediction.get("errors", {}).items():
+            console.warn(f"{prediction['id']}: {name} was left out: {reason}")
+    unused = [p for p in found if p["prediction"] is None]
+    if unused:
+        p = unused[0]
+        reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
+        console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
+                      "nothing is left to predict from")
+        return FAILED if len(unused) == len(found) else predictions.SOME_BAD
+    return 0
+
+
+def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
+    from mmtool.extract import default_workers
+
+    manifest = open_manifest(name)
+    for note in manifest.notes:
+        console.warn(note)
+    about = scan(manifest)
+    if settings.encode:
+        chosen = inputs.parse_all(settings.encode, about.columns)
+    else:
+        chosen, notes = inputs.choose(manifest, about.columns)
+        for note in notes:
+            console.warn(note)
+        console.say("inputs: " + ", ".join(f"{i.name} ({i.encoder})" for i in chosen))
+    model = _zero_shot(chosen, labels, manifest.base, settings)
+    rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
+    guesses = model.guess(rows, about.rows, workers=default_workers(about.rows), caching=True)
+    return predictions.stream((as_json(g, model.labels, settings.top) for g in guesses), settings.output)
+
+
+def _lines_from_stdin(settings: Settings, labels: list[str] | None) -> int:
+    """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
+    models: dict[tuple[str, ...], ZeroShot] = {}
+
+    def answers() -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(sys.stdin.buffer):
+            if not line.strip():
+                continue
+            name = str(number)
+            try:
+                row = json_row(line, f"stdin, line {number + 1}")
+                name = row_id(row, number)
+                names = tuple(n for n in row if n != "id")
+                if not names:
+                    raise UsageError(f"stdin, line {number + 1}: no input", "write {\"image\": \"cat.jpg\"}")
+                if names not in models:
+                    models[names] = _zero_shot(_inputs_of(names, settings.encode), labels, Path(), settings)
+                model = models[names]
+                yield from (as_json(g, model.labels, settings.top) for g in model.guess([(name, row)], 1))
+            except MMToolError as error:
+                yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
+                       "contributions": {}, "errors": {"line": str(error)}}
+    return predictions.stream(answers(), settings.output)

@@ -1,0 +1,151 @@
+"""Zero-shot classification: labels and inputs meet in a space that their encoders share.
+
+For an input m with vector v_m and a label with vector u_k, the evidence is s_mk = cos(v_m, u_k) / t_m, where t_m is the
+temperature that the encoder states. Evidence adds up over the inputs that are there, p = softmax(sum_m s_m): a product
+of experts with equal priors. An input's contribution to label k is s_mk minus its mean over the labels, in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtool import cache, encoding
+from mmtool.cache import Cache
+from mmtool.engine import Engine
+from mmtool.errors import UsageError
+from mmtool.extraction import sources
+from mmtool.extraction.blocks import BlockLoop, Encoded
+from mmtool.extraction.sources import Reading
+from mmtool.features.format import numerics
+from mmtool.features.rows import Part
+from mmtool.inputs import Input, default_encoder
+from mmtool.manifest.open import Manifest
+from mmtool.manifest.rows import Row
+from mmtool.media.limits import Limits
+from mmtool.readers import Readers
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One row's outcome. `probabilities [K]` and `contributions` (nats for the best label) are None without an input."""
+
+    id: str
+    probabilities: Tensor | None
+    contributions: dict[str, float]
+    errors: dict[str, str]
+
+
+class ZeroShot:
+    """Inputs, labels and the space they share, loaded once."""
+
+    def __init__(self, inputs: Sequence[Input], labels: Sequence[str] | None, *, base: Path, device: torch.device,
+                 limits: Limits, seed: int, use_cache: bool) -> None:
+        self.base, self.device, self.limits, self.seed, self.use_cache = base, device, limits, seed, use_cache
+        self.readings = [self._reading(item) for item in inputs]
+        spaces = {r.built.encoder.space: r for r in self.readings}
+        if len(spaces) > 1:
+            a, b = list(spaces.values())[:2]
+            raise UsageError(f"{a.built.spec} works in space {a.built.encoder.space!r}, {b.built.spec} in "
+                             f"{b.built.encoder.space!r}: they cannot be compared", "choose encoders of one space with -e")
+        labeller = self._labeller()
+        self.labels = list(labels or self.readings[0].built.encoder.labels or labeller.built.encoder.labels)
+        if len(self.labels) < 2:
+            raise UsageError("there are fewer than two labels to choose from", "give them: --labels cat,dog,car")
+        engines = {r.name: Engine(r.built.encoder, device, "fp32", BATCH_SIZE) for r in [*self.readings, labeller]}
+        self.engines = engines
+        self.vectors = self._label_vectors(labeller)  # [K, S]
+
+    def _reading(self, item: Input) -> Reading:
+        reading = sources.build(item, Manifest("", self.base, (), lambda: iter(())), keep="space", limits=self.limits,
+                                seed=self.seed, allow_random=True)
+        if reading.built.encoder.space is None:
+            raise UsageError(f"encoder {reading.built.spec} states no space, so it cannot be compared with labels",
+                             "use one that does (`mmtool plugins info NAME`), or train a model")
+        return reading
+
+    def _labeller(self) -> Reading:
+        space = self.readings[0].built.encoder.space
+        for reading in self.readings:
+            if reading.source.modality == "text":
+                return Reading(Input("label", ("label",), reading.input.encoder), reading.built, reading.source,
+                               "space", reading.identity, reading.fitted)
+        name = default_encoder("text")
+        if name is None:
+            raise UsageError(f"no text encoder of space {space!r} is installed to read the labels",
+                             "install one, such as the starter's, or name one with -e text=ENCODER")
+        reading = self._reading(Input("label", ("label",), name))
+        if reading.built.encoder.space != space:
+            raise UsageError(f"{name} works in space {reading.built.encoder.space!r}, not {space!r}: it cannot read the "
+                             "labels", "name a text encoder of that space with -e text=ENCODER")
+        return reading
+
+    def _label_vectors(self, labeller: Reading) -> Tensor:
+        rows: list[tuple[str, Row]] = [(str(i), {"label": label}) for i, label in enumerate(self.labels)]
+        caching = self.use_cache and len(rows) > BATCH_SIZE  # few labels are faster encoded than looked up
+        vectors: list[Tensor] = []
+        for _, encoded in self._run([labeller], rows, len(rows), workers=0, caching=caching):
+            for label, row, status in zip(self.labels[len(vectors):], encoded["label"].rows, encoded["label"].statuses,
+                                          strict=False):
+                if row is None:
+                    raise UsageError(f"label {label!r} cannot be read: {status}")
+                vectors.append(row[0])
+        return torch.nn.functional.normalize(torch.stack(vectors).float(), dim=-1)
+
+    def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, workers: int,
+             caching: bool) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+        stamp = numerics(self.device, "fp32") if caching else {}
+        caches = {r.name: Cache(cache.home() / encoding.fingerprint([r.identity, stamp, "space"])) if caching else None
+                  for r in readings}
+        loop = BlockLoop(readings, self.engines, caches)
+        with Readers(workers, loop.jobs) as pool:
+            for part, encoded in loop.run(rows, total, pool):
+                for name, result in encoded.items():
+                    if (store := caches[name]) is not None:
+                        store.put(result.new)
+                yield part, encoded
+
+    def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0, caching: bool = False) -> Iterator[Guess]:
+        """The guesses for `total` rows, in their order."""
+        for part, encoded in self._run(self.readings, rows, total, workers=workers, caching=caching and self.use_cache):
+            for at, name in enumerate(part.ids):
+                yield self._combine(name, at, encoded)
+
+    def _combine(self, name: str, at: int, encoded: dict[str, Encoded]) -> Guess:
+        evidence: dict[str, Tensor] = {}
+        errors: dict[str, str] = {}
+        for reading in self.readings:
+            row, status = encoded[reading.name].rows[at], encoded[reading.name].statuses[at]
+            if row is None:
+                if status != "missing":
+                    errors[reading.name] = status
+                continue
+            v = torch.nn.functional.normalize(row[0].float(), dim=-1)  # [S]
+            scores = self.vectors @ v / reading.built.encoder.space_temperature  # [K]
+            evidence[reading.name] = scores - scores.mean()
+        if not evidence:
+            return Guess(name, None, {}, errors)
+        total = torch.stack(list(evidence.values())).sum(0)  # [K]
+        best = int(total.argmax())
+        return Guess(name, total.softmax(0), {n: float(e[best]) for n, e in evidence.items()}, errors)
+
+
+def as_json(guess: Guess, labels: Sequence[str], top: int) -> dict[str, Any]:
+    """A guess as an object of a predictions file; `probabilities` holds the best `top` labels."""
+    found: dict[str, Any] = {"id": guess.id, "prediction": None, "probability": None, "probabilities": {},
+                             "inputs": sorted(guess.contributions), "contributions": {}}
+    if guess.probabilities is not None:
+        best = torch.topk(guess.probabilities, min(top, len(labels)))
+        pairs = [(labels[i], round(p, 6)) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        found |= {"prediction": pairs[0][0], "probability": pairs[0][1], "probabilities": dict(pairs),
+                  "contributions": {n: round(c, 4) for n, c in guess.contributions.items()}}
+    if guess.errors:
+        found["errors"] = guess.errors
+    return found

@@ -1,0 +1,60 @@
+"""What every test may use: the command line in this process, a small plugin, and the real data where it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PLUGIN = Path(__file__).parent / "plugin"
+sys.path.insert(0, str(PLUGIN))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMTOOL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def mmtool(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ran]]:
+    """Runs `mmtool ARGUMENTS` in this process."""
+    import torch
+
+    from mmtool import console
+    from mmtool.cli.main import run
+
+    threads = torch.get_num_threads()
+
+    def call(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = run([str(a) for a in arguments])
+        captured = capfd.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    yield call
+    console.set_quiet(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with stamps.csv, prompts.csv and clipart.csv, named by MMTOOL_DATA."""
+    folder = os.environ.get("MMTOOL_DATA")
+    if not folder or not (Path(folder) / "stamps.csv").exists():
+        pytest.skip("the real data sets are not here: MMTOOL_DATA names no folder with stamps.csv")
+    return Path(folder)
