@@ -88,7 +88,7 @@ class Cache:
     def get(self, key: str, block: bytes) -> tuple[Tensor, bool] | None:
         """The row's tokens `[T, D]`, and whether they were computed in an equal block (preferred), or None."""
         prefix, signature = np.uint64(int(key[:16], 16)), np.uint64(int.from_bytes(block))
-        first, last = (int(np.searchsorted(self.known, prefix, side)) for side in ("left", "right"))  # type: ignore[call-overload]
+        first, last = (int(np.searchsorted(self.known, prefix, side)) for side in ("left", "right"))
         equal = first + int(np.searchsorted(self._blocks[first:last], signature))
         places = ([equal] if equal < last and self._blocks[equal] == signature else []) + ([first] if first < last else [])
         for at in places:

@@ -24,6 +24,12 @@ class UsageError(MMToolError):
     exit_code = 2
 
 
+class Interrupted(MMToolError):
+    """Ctrl-C, where there is more to say than that."""
+
+    exit_code = 130
+
+
 class PluginError(MMToolError):
     """A plugin that is missing, ambiguous, broken, or made for another version of the contract."""
 

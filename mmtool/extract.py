@@ -16,7 +16,7 @@ import torch
 from mmtool import cache, console, encoding, inputs
 from mmtool.cache import Cache
 from mmtool.engine import DTYPES, Engine, choose_batch_size, choose_device
-from mmtool.errors import UsageError
+from mmtool.errors import Interrupted, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
@@ -80,7 +80,10 @@ def extract(name: str, output: Path, settings: Settings) -> Result:
     partial = Partial(output)
     readings = _readings(manifest, about, settings)
     run = _Run(manifest, about, settings, device, readings, partial)
-    counts, bad_rows, cached = run.go(batch_size)
+    try:
+        counts, bad_rows, cached = run.go(batch_size)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on where it stopped") from None
     result = Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)},
                     TOO_MANY_BAD if bad_rows > allowed_bad(about.rows) else 0)
     _report(result, output, time.monotonic() - started, settings)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mmtool import plugins, specs
+from mmtool import console, plugins, specs
 from mmtool.errors import MMToolError, UsageError
 
 
@@ -61,7 +64,7 @@ def install(packages: Sequence[str]) -> list[dict[str, Any]]:
     before = set(plugins.found())
     if code := _pip(packages):
         raise MMToolError(f"pip could not install {', '.join(packages)} (code {code}; its reasons stand above)",
-                          "without a network, name a wheel, or a folder beside an installed setuptools")
+                          "without a network, name a wheel, or a folder whose build tools are installed")
     importlib.invalidate_caches()
     plugins.found.cache_clear()
     return [_told(p) for p in plugins.found() if p not in before]
@@ -69,7 +72,19 @@ def install(packages: Sequence[str]) -> list[dict[str, Any]]:
 
 def _pip(packages: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    # A folder is built with the setuptools at hand: an isolated build would fetch another, which needs a network.
-    if any(Path(p).is_dir() for p in packages) and importlib.util.find_spec("setuptools") is not None:
-        command.append("--no-build-isolation")
+    # With isolation pip would fetch the build tools anew, which needs a network.
+    if all(_can_be_built_here(Path(p)) for p in packages):
+        if subprocess.run([*command, "--no-build-isolation", "--", *packages], stdout=2, check=False).returncode == 0:
+            return 0
+        console.say("trying again with build tools of its own")
     return subprocess.run([*command, "--", *packages], stdout=2, check=False).returncode
+
+
+def _can_be_built_here(folder: Path) -> bool:
+    """Is it a folder whose build tools, by name, are installed?"""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    tools = [re.split(r"[^\w.-]", tool)[0] for tool in project.get("build-system", {}).get("requires", ["setuptools"])]
+    return bool(tools) and all(any(metadata.distributions(name=tool)) for tool in tools)

@@ -74,7 +74,10 @@ def load(plugin: Found) -> type[Any]:
         raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} cannot be imported: {cause}",
                           f"mend or uninstall {plugin.distribution}") from error
     stated = getattr(cls, "api", None)
-    if not isinstance(cls, type) or stated not in ACCEPTED_API:
+    if not isinstance(cls, type):
+        raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} is no class but a {type(cls).__name__}",
+                          f"upgrade {plugin.distribution}")
+    if stated not in ACCEPTED_API:
         fact = f"states api {stated}" if isinstance(stated, int) and stated else "states no api version"
         newer = isinstance(stated, int) and stated > max(ACCEPTED_API)
         remedy = "upgrade mmtool" if newer else f"upgrade {plugin.distribution}"

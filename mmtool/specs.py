@@ -28,6 +28,8 @@ def parse(text: str) -> Spec:
         raise UsageError(f"{text!r} is not NAME:VARIANT,key=value,...")
     if not colon:
         name, _, rest = text.partition(",")
+    if not name.strip():
+        raise UsageError(f"{text!r} names no plugin")
     variant: str | None = None
     options: dict[str, str] = {}
     last: str | None = None

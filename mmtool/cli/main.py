@@ -12,9 +12,9 @@ import typer
 from mmtool import __version__, console
 from mmtool.cli import options as opt
 from mmtool.cli.plugins import app as plugins_app
-from mmtool.errors import MMToolError
+from mmtool.errors import Interrupted, MMToolError
 
-INTERRUPTED = 130
+INTERRUPTED = Interrupted.exit_code
 
 app = typer.Typer(
     name="mmtool", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -54,7 +54,7 @@ def extract(
     as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
-    _prepare(quiet, allow_download)
+    opt.prepare(quiet, allow_download)
     from mmtool.extract import Settings, extract
     from mmtool.media.limits import Limits
 
@@ -84,7 +84,7 @@ def predict(
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
     """Predict the label of files, texts or a whole manifest, zero-shot."""
-    _prepare(quiet, allow_download)
+    opt.prepare(quiet, allow_download)
     from mmtool.media.limits import Limits
     from mmtool.predict import Settings, predict
 
@@ -94,24 +94,19 @@ def predict(
         device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json)))
 
 
-def _prepare(quiet: bool, allow_download: bool) -> None:
-    console.set_quiet(quiet)
-    if allow_download:
-        os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
-    else:  # before any plugin imports a hub's client, which reads this once
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
     try:
         app(args=arguments)
+    except Interrupted as e:
+        console.warn(e.message)
+        return e.exit_code
     except MMToolError as e:
         console.error(e.message, e.hint)
         return e.exit_code
     except SystemExit as e:  # typer ends every command so, also after a usage error or an interrupt
         if e.code == INTERRUPTED:
-            console.warn("interrupted; the same command goes on where it stopped")
+            console.warn("interrupted")
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     except BrokenPipeError:  # the reader of our stdout went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

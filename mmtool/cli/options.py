@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mmtool import console
 
 Device = Annotated[str, typer.Option("--device", envvar="MMTOOL_DEVICE", metavar="auto|cpu|cuda|cuda:N|mps",
                                      help="Where the encoders run.")]
@@ -24,3 +27,12 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor writ
 MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
 MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, help="Longest sound to decode.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]
+
+
+def prepare(quiet: bool, allow_download: bool) -> None:
+    """What every verb does before it imports anything heavy."""
+    console.set_quiet(quiet)
+    if allow_download:
+        os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
+    else:  # before any plugin imports a hub's client, which reads this once
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -39,14 +39,12 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin, or 
 @app.command()
 def check(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME[:VARIANT,key=value]]...", help="Encoders; every installed one by default.")] = None,
+        metavar="NAME[:VARIANT,key=value]", help="Encoders; every installed one by default.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Do not load pretrained weights.")] = False,
     allow_download: opt.AllowDownload = False, as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
     """Run the contract on encoders; ends with code 1 where a check fails."""
-    from mmtool.cli.main import _prepare
-
-    _prepare(quiet, allow_download)
+    opt.prepare(quiet, allow_download)
     from mmtool.testing.runner import check_encoders
 
     reports = check_encoders(names or [], load=not random, on_outcome=_print_outcome if names and not as_json else None,
@@ -75,7 +73,7 @@ def new(
 
 
 @app.command()
-def install(packages: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="Names, folders or wheels.")],
+def install(packages: Annotated[list[str], typer.Argument(metavar="PACKAGE", help="Names, folders or wheels.")],
             as_json: opt.Json = False) -> None:
     """Install packages with pip, and say which plugins came with them."""
     from mmtool.installed import install

@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all the set-up themselves, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+export MMTOOL_DATA
+
+.PHONY: install demo test lint bench clean
+.DELETE_ON_ERROR:
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml plugins/mmtool-starter/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mmtool needs Python 3.11 or newer; say make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -e 'plugins/mmtool-starter[speech]'
+	touch $@
+
+demo: install
+	@echo '$$ mmtool predict cat.jpg --text "my new puppy"'
+	@$(BIN)/mmtool predict mmtool/samples/cat.jpg --text "my new puppy"
+	@echo
+	@echo '$$ mmtool predict cat.jpg voice.ogg --labels cat,dog,horse,"cup of coffee"'
+	@$(BIN)/mmtool predict mmtool/samples/cat.jpg mmtool/samples/voice.ogg --labels 'cat,dog,horse,cup of coffee'
+	@echo
+	@echo '$$ mmtool predict cat.jpg coffee.jpg --labels cat,dog,horse,"cup of coffee"'
+	@$(BIN)/mmtool predict mmtool/samples/cat.jpg mmtool/samples/coffee.jpg --labels 'cat,dog,horse,cup of coffee'
+
+test: install lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy plugins/mmtool-starter/mmtool_starter
+
+bench: install
+	$(BIN)/python tests/benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build

@@ -1,0 +1,1 @@
+"""Encoders that come with mmtool. Nothing is imported here: entry points name the modules."""

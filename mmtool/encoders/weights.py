@@ -1,0 +1,76 @@
+"""Reading a file of pretrained weights without running anything in it, and filling a network from it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmtool.api import MMToolError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = ("_orig_mod.", "module.", "model.")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a .safetensors file or of a .pth, .pt or .bin one (`torch.load(weights_only=True)`).
+
+    A training checkpoint is searched for its weights, averaged ones first; the prefixes that torch.compile,
+    DataParallel and torchaudio's wrapper put before every name are taken off.
+    Raises MMToolError for a file that is absent, damaged, or holds more than weights.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise MMToolError(f"weights {path}: {path.suffix or 'no suffix'} is no known kind of weights",
+                          f"give a file that ends in {', '.join(SUFFIXES)}")
+    try:
+        content = load_file(path) if path.suffix.lower() == ".safetensors" else \
+            torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MMToolError(f"weights {path}: there is no such file") from None
+    except pickle.UnpicklingError as error:
+        raise MMToolError(f"weights {path}: refused, for it holds other Python objects than tensors",
+                          "save its state_dict alone, best as .safetensors") from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+        raise MMToolError(f"weights {path}: cannot be read: {str(error).splitlines()[0] if str(error) else 'cut off'}",
+                          "fetch or save it again") from error
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise MMToolError(f"weights {path}: it holds no names with tensors", "save the network's state_dict")
+    state = {str(name): tensor for name, tensor in content.items()}
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, *, optional: Collection[str] = ()) -> None:
+    """Load `state` into `network`; names that begin with one of `optional` may be absent or extra.
+
+    Raises MMToolError, with the first few names, where tensors are missing, unknown or of another shape.
+    """
+    prefixes = tuple(optional)
+    own = network.state_dict()
+    state = {n: t for n, t in state.items() if n in own or not n.startswith(prefixes)}
+    wrong = [f"{n} {list(t.shape)} instead of {list(own[n].shape)}"
+             for n, t in state.items() if n in own and t.shape != own[n].shape]
+    if wrong:
+        raise MMToolError(f"weights {source}: shapes of another network: {_few(wrong)}", "name the model they belong to")
+    # load_state_dict is asked rather than the names compared: it knows the names that older versions of torch wrote
+    result = network.load_state_dict(state, strict=False)
+    for fact, names in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
+        if names := [n for n in names if not n.startswith(prefixes)]:
+            raise MMToolError(f"weights {source}: {fact} {_few(names)}", "name the model they belong to")
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

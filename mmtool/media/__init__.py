@@ -1,0 +1,1 @@
+"""Where the bytes of cells are decoded: pictures, sound and text, each within the same limits."""

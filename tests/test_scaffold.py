@@ -1,0 +1,125 @@
+"""`mmtool plugins new`: what it writes installs, keeps the contract and extracts, as it is and without a network."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from mmtool import scaffold
+from mmtool.errors import MMToolError, UsageError
+
+MODALITIES = ("image", "text", "audio", "table", "series")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a new package for each modality."""
+    folder = tmp_path_factory.mktemp("packages")
+    for modality in MODALITIES:
+        scaffold.write(f"new-{modality}", modality, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(packages: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the Python of an environment of its own, which sees what this one has installed, but no network."""
+    venv.create(packages / "env", with_pip=False, symlinks=True)
+    scheme = {"base": str(packages / "env"), "platbase": str(packages / "env")}
+    site = Path(sysconfig.get_path("purelib", "venv", vars=scheme))
+    (site / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    executable = Path(sysconfig.get_path("scripts", "venv", vars=scheme)) / Path(sys.executable).name
+    variables = {**os.environ, "PIP_NO_INDEX": "1", "PYTHONPATH": ""}
+    variables.pop("VIRTUAL_ENV", None)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(executable), "-m", *arguments], cwd=packages, env=variables, capture_output=True,
+                              text=True, timeout=120)
+
+    return call
+
+
+def test_a_new_plugin_installs_is_found_keeps_the_contract_and_extracts(
+        packages: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    installed = python("mmtool", "plugins", "install", *[f"./mmtool-new-{m}" for m in MODALITIES])
+    assert installed.returncode == 0, installed.stderr
+    assert [line.split()[:2] for line in installed.stdout.splitlines()] == \
+        [["kind", "name"], *[["encoder", f"new-{m}"] for m in sorted(MODALITIES)]]
+
+    checked = python("mmtool", "plugins", "check", *[f"new-{m}" for m in MODALITIES])
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "failed" not in checked.stdout
+
+    tested = python("pytest", "-q", "-p", "no:cacheprovider", "mmtool-new-text")
+    assert tested.returncode == 0, tested.stdout
+    assert "passed" in tested.stdout
+
+    Image.new("RGB", (30, 20), (255, 0, 9)).save(packages / "a.png")
+    soundfile.write(packages / "a.wav", np.zeros(8000, np.float32), 8000)
+    (packages / "a.ecg").write_bytes(b"1,2,3")
+    (packages / "data.csv").write_text("photo,title,clip,price,trace\na.png,a red thing,a.wav,3,a.ecg\n,,,,\n")
+    columns = dict(zip(("photo", "title", "clip", "price", "trace"), MODALITIES, strict=True))
+    extracted = python("mmtool", "extract", "data.csv", "-o", "feats",
+                       *[part for c, m in columns.items() for part in ("-e", f"{c}=new-{m}")])
+    assert (extracted.returncode, extracted.stdout) == (0, "feats\n"), extracted.stderr
+    assert all(f"{c}: 1 ok, 1 missing, 0 bad" in extracted.stderr for c in columns)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_whole_plugin_is_under_forty_lines(packages: Path, modality: str) -> None:
+    package = packages / f"mmtool-new-{modality}"
+    text = "\n".join(p.read_text() for p in (*package.glob("*.py"), package / "pyproject.toml"))
+    assert len([line for line in text.splitlines() if line.strip()]) < 40
+    assert "@" not in text.replace("@classmethod", "")
+
+
+def test_the_command_prints_the_folder_and_what_to_do_next(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("plugins", "new", "colour-histogram", "-o", tmp_path)
+    folder = tmp_path / "mmtool-colour-histogram"
+    assert (ran.code, ran.out) == (0, f"{folder}\n")
+    assert "mmtool plugins check colour-histogram" in ran.err
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == \
+        ["README.md", "mmtool_colour_histogram.py", "pyproject.toml", "tests/test_contract.py"]
+    assert "class ColourHistogramEncoder(Encoder):" in (folder / "mmtool_colour_histogram.py").read_text()
+
+
+def test_a_name_may_bring_the_prefix_of_the_package(tmp_path: Path) -> None:
+    assert scaffold.write("mmtool-scent", "image", tmp_path) == tmp_path / "mmtool-scent"
+
+
+@pytest.mark.parametrize("name", ["", "Colour", "two words", "two_words", "-x", "x-", "a--b", "../up", "3d", "é", "a\n"])
+def test_a_name_that_is_no_package_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="lower-case words joined by hyphens"):
+        scaffold.write(name, "image", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_modality_that_would_break_the_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot name a modality"):
+        scaffold.write("x", 'a"; import os', tmp_path)
+
+
+def test_the_name_of_an_installed_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'timm' is installed already"):
+        scaffold.write("timm", "image", tmp_path)
+
+
+def test_a_folder_that_exists_is_left_alone(mmtool: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mmtool-scent").mkdir()
+    ran = mmtool("plugins", "new", "scent", "-o", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert "mmtool-scent exists already" in ran.err
+    assert not list((tmp_path / "mmtool-scent").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MMToolError, match="cannot be made"):
+        scaffold.write("scent", "image", tmp_path / "file")
