@@ -32,7 +32,7 @@ BROKEN = {
     "exits": ("import sys; sys.exit(3)", "it called sys.exit(3)"),
     "future": ("class Plugin: api = 99", "states api 99"),
     "stateless": ("class Plugin: pass", "states no api version"),
-    "function": ("def Plugin(): pass", "this mmtool takes 1"),
+    "function": ("def Plugin(): pass", "is no class but a function"),
     "nameless": ("x = 1", "has no attribute 'Plugin'"),
 }
 

@@ -61,7 +61,8 @@ def extract(
     limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
     result = extract(manifest, output, Settings(
         encode=tuple(encode or ()), like=like, weights=tuple(weights or ()), tokens=tokens, max_bad=max_bad,
-        allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers, use_cache=not no_cache, limits=limits, seed=seed))
+        allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers,
+        use_cache=not no_cache, limits=limits, seed=seed))
     console.out_json(result.as_json()) if as_json else console.out(str(output))
     raise typer.Exit(result.exit_code)
 
