@@ -35,7 +35,7 @@ def number(value: Value) -> float | None:
     try:
         x = float(value)
     except OverflowError:  # an int of more than 308 digits
-        return math.copysign(LARGEST, int(value))
+        return -LARGEST if isinstance(value, int) and value < 0 else LARGEST
     except ValueError:
         return None
     return None if math.isinf(x) else max(-LARGEST, min(LARGEST, x)) if x == x else x

@@ -47,11 +47,11 @@ class FeatureMap:
         return features.flatten(1, 2) if self.layout == "NHWC" else features
 
     def restore(self, tokens: Tensor) -> Tensor:
-        """`[B, T, D]` -> the network's features."""
+        """`[B, T, D]` -> the network's features, in its own memory layout: another one has other last bits."""
         if self.layout == "NC":
             return tokens[:, 0]
         if self.layout == "NCHW":
-            return tokens.transpose(1, 2).reshape(len(tokens), self.dim, self.rows, -1)
+            return tokens.transpose(1, 2).reshape(len(tokens), self.dim, self.rows, -1).contiguous()
         return tokens.reshape(len(tokens), self.rows, -1, self.dim) if self.layout == "NHWC" else tokens
 
 

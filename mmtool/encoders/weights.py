@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -29,14 +29,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise MMToolError(f"weights {path}: {path.suffix or 'no suffix'} is no known kind of weights",
                           f"give a file that ends in {', '.join(SUFFIXES)}")
     try:
-        content = load_file(path) if path.suffix.lower() == ".safetensors" else \
-            torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of unusual pickles: they are read, or refused below
+            content = load_file(path) if path.suffix.lower() == ".safetensors" else \
+                torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MMToolError(f"weights {path}: there is no such file") from None
     except pickle.UnpicklingError as error:
         raise MMToolError(f"weights {path}: refused, for it holds other Python objects than tensors",
                           "save its state_dict alone, best as .safetensors") from error
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise MMToolError(f"weights {path}: cannot be read: {str(error).splitlines()[0] if str(error) else 'cut off'}",
                           "fetch or save it again") from error
     for key in NESTED:

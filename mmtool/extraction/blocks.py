@@ -89,7 +89,9 @@ class BlockLoop:
                     job = self.jobs[reading.name]
                     outcomes[i] = readers.read(Task(reading.name, [raw]), {reading.name: job}, use_known=False)[0]
                     out.statuses[i] = outcomes[i].reason or outcomes[i].status
-        places = [i for i, o in enumerate(outcomes) if o.status in ("ok", "bad")]
+        # Equal cells of a block are encoded once: the cache, which finds by content, must give all of them equal bits.
+        first = {o.key: i for i, o in reversed(list(enumerate(outcomes))) if o.status == "ok"}
+        places = [i for i, o in enumerate(outcomes) if o.status == "bad" or (o.status == "ok" and first[o.key] == i)]
         prepared = [None if (p := outcomes[i].prepared) is None else torch.from_numpy(p) for i in places]
         for i, row in zip(places, engine.encode(prepared, keep=reading.keep), strict=True):
             if row is None:
@@ -100,6 +102,9 @@ class BlockLoop:
             else:
                 what = "a value that is not finite" if len(row) else "no token"
                 out.statuses[i] = f"the encoder gave {what}"
+        for i, outcome in enumerate(outcomes):
+            if outcome.status == "ok" and first[outcome.key] != i:
+                rows[i], out.statuses[i] = rows[first[outcome.key]], out.statuses[first[outcome.key]]
         return out
 
 

@@ -59,6 +59,7 @@ def test_pooling_needs_no_forward_before_it(pooled: Callable[..., Tensor]) -> No
 
 def test_a_batch_without_any_picture_pools_to_zeros() -> None:
     encoder = Timm(model="mobilenetv3_small_050", img_size=64).eval()
+    torch.nn.init.ones_(encoder.model.conv_head.bias)  # or the head would give zeros for zeros by itself
     none = Tokens.from_rows([None, None], dim=encoder.dim)
     assert torch.equal(encoder.pool(none), torch.zeros(2, 1024))
 
@@ -73,7 +74,11 @@ def test_pictures_are_cut_and_scaled_as_timm_does(model: str, size: tuple[int, i
     expected = theirs(Image.fromarray(image.permute(1, 2, 0).numpy()))
     ours = (encoder.prepare(image).float() / 255 - encoder.mean) / encoder.std
     assert ours.shape == expected.shape
-    assert (ours - expected).abs().mean() < 0.02
+    # the centre of an odd margin may be one pixel off, and no more
+    inner = ours[:, 1:-1, 1:-1]
+    side = inner.shape[-1]
+    shifted = [expected[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    assert min(float((inner - x).abs().mean()) for x in shifted) < 0.005
 
 
 def test_a_picture_is_scaled_whole_where_the_network_was_evaluated_so() -> None:
@@ -96,7 +101,7 @@ def test_a_model_that_timm_does_not_know_is_refused_with_close_names() -> None:
 
 
 def test_what_cannot_be_an_encoder_is_refused() -> None:
-    with pytest.raises(UsageError, match="coat_lite_mini|no single map"):
+    with pytest.raises(UsageError, match="coat_tiny as an encoder: its features are a list, no single map"):
         Timm(model="coat_tiny")
     with pytest.raises(UsageError, match="at img_size=56"):
         Timm(model="levit_128s", img_size=56)

@@ -17,12 +17,9 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from support import folder_bytes
 
 from mmtool.features.reader import Features
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def make_manifest(folder: Path, rows: int, *, split: bool = False) -> Path:
@@ -85,6 +82,19 @@ def test_a_second_run_computes_nothing_and_a_changed_manifest_only_what_changed(
     assert "title: 270 ok, 30 missing, 0 bad, 269 cached" in ran.err
     numerics = Features(tmp_path / "f").header["numerics"]
     assert numerics["rows_from_other_blocks"] == {"title": 230}  # the first block was batched anew, the second was not
+
+
+def test_equal_cells_of_a_block_get_equal_bits_computed_and_cached(mmtool: Callable, tmp_path: Path) -> None:
+    """Batched apart, they would differ in the last bits, and the cache could give back only one of them."""
+    manifest = make_manifest(tmp_path / "d", 200)
+    arguments = ("extract", manifest, "-o", tmp_path / "f", "-e", "photo=timm:resnet10t,img_size=32", "--allow-random",
+                 "--batch-size", 7)
+    assert mmtool(*arguments).code == 0
+    before = folder_bytes(tmp_path / "f")
+    values = Features(tmp_path / "f").tokens("photo", range(200)).values
+    assert torch.equal(values[:20], values[180:])
+    assert "200 cached" in mmtool(*arguments).err
+    assert folder_bytes(tmp_path / "f") == before
 
 
 def test_a_mended_file_is_read_again(mmtool: Callable, tmp_path: Path) -> None:
