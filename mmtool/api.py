@@ -174,5 +174,5 @@ def resize_image(image: Tensor, size_px: int, *, crop: float = 1.0, squash: bool
         goal = (max(size_px, round(h * scale)), max(size_px, round(w * scale)))
     if (h, w) != goal:
         image = nn.functional.interpolate(image.unsqueeze(0), goal, mode=interpolation, antialias=True)[0]
-    top, left = (goal[0] - size_px) // 2, (goal[1] - size_px) // 2
+    top, left = round((goal[0] - size_px) / 2), round((goal[1] - size_px) / 2)  # as torchvision rounds
     return image[:, top : top + size_px, left : left + size_px]
