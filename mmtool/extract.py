@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -227,8 +228,10 @@ def _report(result: Result, output: Path, seconds: float, settings: Settings) ->
     console.say(f"{result.rows} rows in {seconds:.1f} s")
     if result.bad_rows:
         with (output / ERRORS).open(encoding="utf-8") as f:
-            first = f.readline()
-        console.warn(f"{result.bad_rows} rows have a bad cell, listed in {output / ERRORS}; the first: {first.strip()}")
+            first = json.loads(f.readline())
+        rows = "1 row has" if result.bad_rows == 1 else f"{result.bad_rows} rows have"
+        console.warn(f"{rows} a bad cell, listed in {output / ERRORS}; "
+                     f"the first: row {first['id']!r}, {first['input']}: {first['reason']}")
     if result.exit_code:
-        console.error(f"{result.bad_rows} of {result.rows} rows have a bad cell, more than --max-bad {settings.max_bad}",
+        console.error(f"{result.bad_rows} of {result.rows} rows are bad, more than --max-bad {settings.max_bad}",
                       "the features are written all the same; mend the cells and run again, or raise --max-bad")

@@ -20,12 +20,17 @@ def show(prediction: dict[str, Any], *, alone: bool) -> None:
     share = _shares(prediction["contributions"])
     if not alone:
         console.out(f"{console.literal(prediction['id'])}  {console.literal(prediction['prediction'])}  "
-                    f"{prediction['probability']:.1%}  ({share})")
+                    f"{percent(prediction['probability'])}  ({share})")
         return
     width = max(len(console.literal(label)) for label in prediction["probabilities"])
     for label, p in prediction["probabilities"].items():
-        console.out(f"{console.literal(label):<{width}}  {p:6.1%}  {'█' * round(24 * p)}".rstrip())
+        console.out(f"{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
     console.out(f"from {share}")
+
+
+def percent(p: float) -> str:
+    """A probability as people read it; never rounded to a certainty."""
+    return ">99.9%" if p > 0.999 else "<0.1%" if p < 0.001 else f"{p:.1%}"
 
 
 def _shares(contributions: dict[str, float]) -> str:
