@@ -71,7 +71,8 @@ def error(message: str, hint: str = "") -> None:
 
 def out(line: str) -> None:
     """A result: one line on stdout."""
-    sys.stdout.write(line + "\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
 
 
@@ -87,7 +88,12 @@ def to_json(value: Any) -> str:
 
 def out_json(value: Any) -> None:
     """A result for scripts: one JSON value on a line of stdout."""
-    out(to_json(value))
+    text = to_json(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    out(text)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, to_stdout: bool = False) -> None:

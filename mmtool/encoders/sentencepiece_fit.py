@@ -15,7 +15,7 @@ import sentencepiece
 import torch
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mmtool.api import MMToolError
