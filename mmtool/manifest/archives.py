@@ -32,13 +32,16 @@ def folder_rows(folder: Path) -> Iterator[Row]:
             key = name
         taken.setdefault(key, set()).add(modality)
         row = rows.setdefault(key, {"id": key})
-        row[modality] = Blob(name, path.read_bytes()) if modality == "text" else name
+        row[modality] = name
         parts = Path(name).parts[1:] if has_split else Path(name).parts
         if has_split:
             row["split"] = SPLITS[Path(name).parts[0]]
         if len(parts) > 1:
             row["label"] = parts[0]
-    yield from rows.values()
+    for row in rows.values():
+        if isinstance(name := row.get("text"), str):  # read now, so that only one text is in memory
+            row["text"] = Blob(name, (folder / name).read_bytes())
+        yield row
 
 
 def tar_rows(shards: Iterable[Path]) -> Iterator[Row]:
