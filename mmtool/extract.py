@@ -23,7 +23,7 @@ from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows
-from mmtool.features.rows import Part
+from mmtool.features.part import Part
 from mmtool.manifest.open import Manifest, Scan, open_manifest, scan
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers

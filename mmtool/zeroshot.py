@@ -23,7 +23,7 @@ from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import numerics
-from mmtool.features.rows import Part
+from mmtool.features.part import Part
 from mmtool.inputs import Input, default_encoder
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row

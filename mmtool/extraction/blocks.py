@@ -18,7 +18,7 @@ from mmtool.engine import Engine
 from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS
-from mmtool.features.rows import Part
+from mmtool.features.part import Part
 from mmtool.manifest.rows import Row
 from mmtool.readers import Job, Outcome, Readers, Task
 

@@ -16,7 +16,7 @@ from mmtool.errors import MMToolError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
 from mmtool.features.format import ASSETS, ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
-from mmtool.features.rows import Part
+from mmtool.features.part import Part
 
 PROGRESS = "progress.json"
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,19 +14,9 @@ import pyarrow.parquet as pq
 
 from mmtool import files
 from mmtool.features.format import status_column
-from mmtool.manifest.rows import Row
+from mmtool.features.part import Part
 
 OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
-
-
-@dataclass
-class Part:
-    """The rows of one shard: ids, the manifest's cells, and each input's statuses, which the counts come from."""
-
-    ids: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    statuses: dict[str, list[str]] = field(default_factory=dict)
-    notes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
