@@ -36,6 +36,13 @@ class Source:
     limits: Limits = field(default_factory=Limits)
 
 
+def limits_of(source: Source) -> dict[str, float]:
+    """The limits that decide whether a cell of this modality is bad."""
+    media = {"image": ("max_pixels", "max_file_bytes"), "audio": ("max_seconds", "max_pcm_bytes", "max_file_bytes"),
+             "text": ("max_text_chars",)}
+    return {name: getattr(source.limits, name) for name in media.get(source.modality, ("max_file_bytes",))}
+
+
 def raw_of(row: Row, columns: tuple[str, ...], modality: str) -> Raw:
     """The part of a row that an input reads; None where it is missing (a table: where every column is)."""
     if modality == "table":
@@ -50,6 +57,8 @@ def load(raw: Raw, source: Source) -> tuple[Any, str]:
         content: Any = {k: _number_or_text(v) for k, v in raw.items()}
         return content, _key(source.modality, json.dumps(content).encode())
     assert raw is not None
+    if isinstance(raw, Blob) and raw.error:
+        raise CellError(raw.error)
     if source.modality == "text":
         text = _text(raw, source)
         return text, _key("text", text.encode("utf-8", "surrogatepass"))
@@ -59,7 +68,7 @@ def load(raw: Raw, source: Source) -> tuple[Any, str]:
         data = _data_uri(raw)
     else:
         path = _path(raw, source)
-        if source.modality not in ("image", "audio") and not path.exists():
+        if source.modality not in ("image", "audio") and not _exists(path):
             return raw, _key(source.modality, raw.encode("utf-8", "surrogatepass"))
         data = _file(path, source.limits)
     if len(data) > source.limits.max_file_bytes:
@@ -138,6 +147,13 @@ def _path(text: str, source: Source) -> Path:
     if "\0" in text:
         raise CellError("a path with a NUL character")
     return source.base / text
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a long value is no path
+        return False
 
 
 def _file(path: Path, limits: Limits) -> bytes:

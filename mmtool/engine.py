@@ -52,7 +52,7 @@ def choose_batch_size(text: str, device: torch.device) -> int:
     """A number, or `auto`: 32 on a CPU, where more gains nothing, 128 elsewhere. Raises UsageError."""
     if text == "auto":
         return 32 if device.type == "cpu" else 128
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise UsageError(f"--batch-size {text!r} is no positive number", "give a number, or auto")
     return int(text)
 
@@ -84,6 +84,9 @@ class Engine:
             start = 0
             while start < len(batch):
                 part = batch[start : start + self.batch_size]
+                if all(prepared[i] is None for i in part):  # what is left of a batch after memory ran out
+                    start += len(part)
+                    continue
                 try:
                     rows = self._forward([prepared[i] for i in part], keep)
                 except RuntimeError as error:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 from mmtool import plugins
 from mmtool.errors import UsageError
@@ -18,6 +18,9 @@ DEFAULT_ENCODERS = {"image": ("effnet-lite0",), "text": ("minilm",), "audio": ("
 """The best encoder first, of those that work without options; a third party's is named with -e."""
 NEVER_INPUTS = ("id", "split")
 SAMPLE_ROWS = 1000
+LONGEST_NAME = 80
+RESERVED = ("features.json", "rows.parquet", "errors.jsonl")
+"""Files of a features folder, in which each input has a folder of its own."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Input:
 
 
 def slug(text: str) -> str:
-    """The text with every character outside `[A-Za-z0-9_.-]` replaced by `_`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".") or "input"
+    """The text as an input's name: every character outside `[A-Za-z0-9_.-]` replaced by `_`, and not too long."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".")[:LONGEST_NAME] or "input"
+    return name + "_" if name.lower() in RESERVED else name
 
 
 def parse(text: str, columns: Sequence[str]) -> Input:
@@ -48,7 +52,7 @@ def parse(text: str, columns: Sequence[str]) -> Input:
     if "=" not in text:
         raise UsageError(f"-e {text!r} is not COLUMN=ENCODER", f"columns: {', '.join(columns)}")
     left = text.partition("=")[0].rpartition("@")[2]
-    missing = next(p for p in left.split("+") if p not in columns) if "+" in left else left
+    missing = next((p for p in left.split("+") if p not in columns), left)
     raise UsageError(f"the manifest has no column {missing!r}", f"columns: {', '.join(columns)}")
 
 
@@ -61,9 +65,9 @@ def _named(encoder: str, text: str) -> str:
 def parse_all(texts: Iterable[str], columns: Sequence[str]) -> list[Input]:
     """Every `-e`. Raises UsageError where two inputs have one name."""
     inputs = [parse(text, columns) for text in texts]
-    twice = [n for n, count in Counter(i.name for i in inputs).items() if count > 1]
-    if twice:
-        raise UsageError(f"two inputs are called {twice[0]!r}", f"name one: -e NAME@{twice[0]}=ENCODER")
+    names = Counter(i.name.casefold() for i in inputs)  # they are folders, and not every disk tells a from A
+    if twice := next((i for i in inputs if names[i.name.casefold()] > 1), None):
+        raise UsageError(f"two inputs are called {twice.name!r}", f"name one: -e NAME@{'+'.join(twice.columns)}=ENCODER")
     return inputs
 
 
@@ -84,11 +88,17 @@ def choose(manifest: Manifest, columns: Sequence[str]) -> tuple[list[Input], lis
         if encoder is None:
             notes.append(f"column {column!r} holds {modality}, but no encoder for it is installed; left out")
         else:
-            chosen.append(Input(slug(column), (column,), encoder))
+            chosen.append(Input(_unused(slug(column), chosen), (column,), encoder))
     if not chosen:
         raise UsageError("no column holds paths of pictures or sounds, or free text, that an installed encoder reads",
                          "; ".join([*notes, f"say which with -e COLUMN=ENCODER; columns: {', '.join(columns)}"]))
     return chosen, notes
+
+
+def _unused(name: str, chosen: Sequence[Input]) -> str:
+    taken = {i.name.casefold() for i in chosen}
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    return next(n for n in names if n.casefold() not in taken)
 
 
 def default_encoder(modality: str) -> str | None:
@@ -102,8 +112,8 @@ def modality_of_column(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return None
     kinds = Counter(_modality_of_cell(cell) for cell in cells)
-    kind, count = kinds.most_common(1)[0]
-    if kind is None or count < 0.5 * len(cells):
+    kind, most = kinds.most_common(1)[0]
+    if kind is None or most < 0.5 * len(cells):
         return None
     if kind == "text" and not is_free_text([str(c) for c in cells if isinstance(c, str)]) and \
             not isinstance(cells[0], Blob):

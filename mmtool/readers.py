@@ -82,7 +82,8 @@ def _read_cell(raw: Raw, job: Job, use_known: bool) -> Outcome:
                 return Outcome("cached", key)
         return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().contiguous().numpy())
     except CellError as error:
-        return Outcome("bad", reason=str(error))
+        reason = str(error)  # "ok" and "missing" are what a status says where nothing is wrong
+        return Outcome("bad", reason=f"bad: {reason}" if reason in ("", "ok", "missing") else reason)
     except MemoryError:
         return Outcome("bad", reason="too large for the memory")
 
@@ -105,17 +106,25 @@ def _end_with(parent: BaseProcess) -> None:
 
 class _Worker:
     def __init__(self, jobs: Mapping[str, Job]) -> None:
-        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, jobs), daemon=True)
-        self.process.start()
-        theirs.close()
+        self.jobs = jobs
         self.task: tuple[int, Task] | None = None
         self.since = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, self.jobs), daemon=True)
+        self.process.start()
+        theirs.close()
 
     def give(self, number: int, task: Task) -> None:
         self.task, self.since = (number, task), time.monotonic()
         self.connection.send(task)
+
+    def restart(self) -> None:
+        self.stop()
+        self._start()
 
     def stop(self) -> None:
         self.connection.close()
@@ -135,6 +144,7 @@ class Readers:
         self.done: dict[int, list[Outcome] | BaseException] = {}
         self.changed = threading.Condition()
         self.total: int | None = None
+        self.failed: BaseException | None = None
         self.stopping = False
         self.pump: threading.Thread | None = None
 
@@ -159,8 +169,10 @@ class Readers:
         number = 0
         while True:
             with self.changed:
-                self.changed.wait_for(lambda n=number: n in self.done or self.total == n)  # type: ignore[misc]
+                self.changed.wait_for(lambda n=number: n in self.done or self.total is not None)  # type: ignore[misc]
                 if number not in self.done:
+                    if self.failed is not None:
+                        raise self.failed
                     return
                 result = self.done.pop(number)
             self.consumed += 1
@@ -187,14 +199,18 @@ class Readers:
 
     def _run(self, tasks: Iterator[Task]) -> None:
         number, idle, more = 0, list(self.workers), True
+        ended: BaseException | None = None
         try:
             while not self.stopping:
                 while idle and more and number - self.consumed < self.window:
-                    task = next(tasks, None)
+                    try:
+                        task = next(tasks, None)
+                    except BaseException as error:  # noqa: BLE001  what was read before it still comes first
+                        task, ended = None, error
                     if task is None:
                         more = False
                     else:
-                        idle.pop().give(number, task)
+                        self._give(idle.pop(), number, task)
                         number += 1
                 busy = [w for w in self.workers if w.task is not None]
                 if not busy and not more:
@@ -203,19 +219,27 @@ class Readers:
                 while self.wake.poll():
                     self.wake.recv()
                 idle += [w for w in busy if self._collect(w)]
-        except BaseException as error:  # noqa: BLE001  handed to the thread that waits for it
-            self._put(number, error)
-            number += 1
+        except BaseException as error:  # noqa: BLE001  handed to the thread that waits
+            self.failed = error
         finally:
             with self.changed:
-                self.total = number
+                if ended is not None:
+                    self.done[number] = ended
+                self.total = number + (ended is not None)
                 self.changed.notify_all()
+
+    def _give(self, worker: _Worker, number: int, task: Task) -> None:
+        try:
+            worker.give(number, task)
+        except (BrokenPipeError, ConnectionResetError):  # killed while it was idle
+            worker.restart()
+            worker.give(number, task)
 
     def _collect(self, worker: _Worker) -> bool:
         """Take a worker's result if it is there; True where the worker is free again."""
         assert worker.task is not None
         number, task = worker.task
-        late = time.monotonic() - worker.since > CELL_SECONDS
+        late = time.monotonic() - worker.since > CELL_SECONDS * len(task.cells)
         if not worker.connection.poll() and not late:
             return False
         try:
@@ -223,14 +247,10 @@ class Readers:
                 raise EOFError
             self._put(number, worker.connection.recv())
         except (EOFError, ConnectionResetError):
-            self._revive(worker)
+            worker.restart()
             self._put(number, [self._alone(worker, task.input, raw) for raw in task.cells])
         worker.task = None
         return True
-
-    def _revive(self, worker: _Worker) -> None:
-        worker.stop()
-        worker.__init__(self.jobs)  # type: ignore[misc]
 
     def _alone(self, worker: _Worker, name: str, raw: Raw) -> Outcome:
         if raw is None:
@@ -238,11 +258,11 @@ class Readers:
         try:
             worker.connection.send(Task(name, [raw]))
             if not worker.connection.poll(CELL_SECONDS):
-                self._revive(worker)
+                worker.restart()
                 return Outcome("bad", reason=f"reading it took more than {CELL_SECONDS:.0f} s")
             return worker.connection.recv()[0]  # type: ignore[no-any-return]
         except (EOFError, ConnectionResetError, BrokenPipeError):
             worker.process.join(5)
             code = worker.process.exitcode
-            self._revive(worker)
+            worker.restart()
             return Outcome("bad", reason=f"the decoder crashed on it (exit {code})")

@@ -39,15 +39,23 @@ def folder_rows(folder: Path) -> Iterator[Row]:
         if len(parts) > 1:
             row["label"] = parts[0]
     for row in rows.values():
-        if isinstance(name := row.get("text"), str):  # read now, so that only one text is in memory
-            row["text"] = Blob(name, (folder / name).read_bytes())
+        if isinstance(text := row.get("text"), str):  # read now, so that only one text is in memory
+            row["text"] = _text_file(folder, text)
         yield row
+
+
+def _text_file(folder: Path, name: str) -> Blob:
+    try:
+        return Blob(name, (folder / name).read_bytes())
+    except OSError as error:
+        return Blob(name, b"", error.strerror or str(error))
 
 
 def tar_rows(shards: Iterable[Path]) -> Iterator[Row]:
     """WebDataset: consecutive members with one stem are a row; `0001.left.jpg` goes to column `left`."""
     for shard in shards:
         row: Row = {}
+        current = ""
         try:
             with tarfile.open(shard, "r|*") as tar:
                 for member in tar:
@@ -56,9 +64,10 @@ def tar_rows(shards: Iterable[Path]) -> Iterator[Row]:
                     folder, _, base = member.name.rpartition("/")
                     stem, _, suffix = base.partition(".")
                     key = f"{folder}/{stem}" if folder else stem
-                    if row and row["id"] != key:
+                    if row and current != key:  # not row["id"], which a member may state
                         yield row
                         row = {}
+                    current = key
                     row.setdefault("id", key)
                     stream = tar.extractfile(member)
                     data = stream.read() if stream else b""

@@ -77,7 +77,7 @@ def json_row(line: bytes | str, where: str) -> Row:
         raise MMToolError(f"{where}: not JSON ({error})", "each line must be one object") from error
     if not isinstance(value, dict):
         raise MMToolError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object")
-    return {k: to_cell(v) for k, v in value.items()}
+    return {k.encode("utf-8", "backslashreplace").decode(): to_cell(v) for k, v in value.items()}
 
 
 def _json_rows(path: Path, name: str = "") -> Iterator[Row]:

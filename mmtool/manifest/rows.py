@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A cell whose bytes are in the manifest itself (a tar member, a Parquet binary)."""
+    """A cell whose bytes are in the manifest itself (a tar member, a Parquet binary); `error`: why they are not."""
 
     name: str
     data: bytes
+    error: str = ""
 
     def __str__(self) -> str:
         return self.name
