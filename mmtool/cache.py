@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtool import files
+from mmtool import console, files
+from mmtool.errors import UsageError
 
 DEFAULT_BYTES = 10 * 2**30
 KEY_BYTES = 32
@@ -33,7 +34,10 @@ def home() -> Path:
 
 def evict(root: Path, limit_bytes: int | None = None) -> None:
     """Drop the packs that were used longest ago until the rest fits (MMTOOL_CACHE_BYTES, 10 GiB by default)."""
-    limit = int(os.environ.get("MMTOOL_CACHE_BYTES", DEFAULT_BYTES)) if limit_bytes is None else limit_bytes
+    text = os.environ.get("MMTOOL_CACHE_BYTES", str(DEFAULT_BYTES))
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"MMTOOL_CACHE_BYTES={text!r} is no number of bytes")
+    limit = int(text) if limit_bytes is None else limit_bytes
     packs = []
     for path in root.glob("*/*.safetensors"):
         try:
@@ -54,6 +58,7 @@ class Cache:
 
     def __init__(self, folder: Path, packs: Sequence[str] | None = None) -> None:
         self.folder = folder
+        self._unusable = False
         there = sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
         self.packs = there if packs is None else [p for p in there if p in set(packs)]
         keys, blocks, where = [], [], []
@@ -106,9 +111,16 @@ class Cache:
         if not entries:
             return
         keys, blocks, rows = ([e[0] for e in entries], [e[1] for e in entries], [e[2] for e in entries])
+        if self._unusable:
+            return
         name = hashlib.sha256("".join(keys).encode() + b"".join(blocks)).hexdigest()[:32]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_tensors(self.folder / f"{name}.safetensors", {
+        tensors = {
             "keys": torch.tensor([list(bytes.fromhex(k)) for k in keys], dtype=torch.uint8),
             "blocks": torch.tensor([list(b) for b in blocks], dtype=torch.uint8),
-            "lengths": torch.tensor([len(r) for r in rows]), "values": torch.cat(list(rows))})
+            "lengths": torch.tensor([len(r) for r in rows]), "values": torch.cat(list(rows))}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_tensors(self.folder / f"{name}.safetensors", tensors)
+        except OSError as error:  # a full or read-only cache must not cost the work that it would spare
+            self._unusable = True
+            console.warn(f"the cache {self.folder.parent} cannot be written ({error.strerror}); going on without it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from mmtool.errors import OutputClosed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,12 +33,6 @@ def set_quiet(value: bool) -> None:
 def literal(text: object) -> str:
     """The text with every character that a terminal would act on written as its escape."""
     return _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), str(text))
-
-
-def shorten(text: object, width: int = 60) -> str:
-    """`literal`, cut to `width` characters."""
-    whole = literal(text)
-    return whole if len(whole) <= width else whole[: width - 1] + "…"
 
 
 @cache
@@ -72,8 +69,12 @@ def error(message: str, hint: str = "") -> None:
 def out(line: str) -> None:
     """A result: one line on stdout."""
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would complain once more
+        raise OutputClosed("the reader of the output went away") from None
 
 
 def to_json(value: Any) -> str:

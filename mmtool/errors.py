@@ -30,6 +30,10 @@ class Interrupted(MMToolError):
     exit_code = 130
 
 
+class OutputClosed(MMToolError):
+    """Whoever read our stdout went away, as `head` does."""
+
+
 class PluginError(MMToolError):
     """A plugin that is missing, ambiguous, broken, or made for another version of the contract."""
 

@@ -17,12 +17,12 @@ import torch
 from mmtool import cache, console, encoding, inputs
 from mmtool.cache import Cache
 from mmtool.engine import DTYPES, Engine, choose_batch_size, choose_device
-from mmtool.errors import Interrupted, UsageError
+from mmtool.errors import Interrupted, MMToolError, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
 from mmtool.extraction.sources import Reading
-from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows
+from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
 from mmtool.manifest.open import Manifest, Scan, open_manifest, scan
 from mmtool.media.limits import Limits
@@ -78,13 +78,17 @@ def extract(name: str, output: Path, settings: Settings) -> Result:
     for note in manifest.notes:
         console.warn(note)
     about = scan(manifest)
-    partial = Partial(output)
-    readings = _readings(manifest, about, settings)
+    if taken := [c for c in about.columns if c.startswith(status_column(""))]:
+        raise MMToolError(f"{name} has a column {taken[0]!r}, a name that features keep for themselves", "rename it")
+    readings = _readings(manifest, about, settings, device)
+    partial = Partial(output, pooled=all(r.keep == "pooled" for r in readings))
     run = _Run(manifest, about, settings, device, readings, partial)
     try:
         counts, bad_rows, cached = run.go(batch_size)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it stopped") from None
+    finally:
+        partial.release()
     result = Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)},
                     TOO_MANY_BAD if bad_rows > allowed_bad(about.rows) else 0)
     _report(result, output, time.monotonic() - started, settings)
@@ -107,12 +111,16 @@ def default_workers(rows: int) -> int:
     return 0 if rows <= 64 else min(8, max(1, (os.cpu_count() or 2) // 2))
 
 
-def _readings(manifest: Manifest, about: Scan, settings: Settings) -> list[Reading]:
+def _readings(manifest: Manifest, about: Scan, settings: Settings, device: torch.device) -> list[Reading]:
     weights = sources.parse_weights(settings.weights)
     if settings.like is not None:
-        if settings.encode:
-            raise UsageError("--like and -e exclude each other", "--like takes the inputs of the other features")
-        return sources.like(settings.like, manifest, about.columns, weights, limits=settings.limits, seed=settings.seed)
+        if settings.encode or settings.tokens:
+            raise UsageError(f"--like and {'-e' if settings.encode else '--tokens'} exclude each other",
+                             "--like takes the inputs, and what is kept of them, from the other features")
+        return sources.like(settings.like, manifest, about.columns, weights, limits=settings.limits, seed=settings.seed,
+                            device=device)
+    if weights:
+        raise UsageError("--weights belongs to --like", "with -e, write -e photo=timm:resnet18,weights=FILE")
     if settings.encode:
         chosen = inputs.parse_all(settings.encode, about.columns)
     else:
@@ -121,7 +129,7 @@ def _readings(manifest: Manifest, about: Scan, settings: Settings) -> list[Readi
             console.warn(note)
         console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
     return [sources.build(item, manifest, keep="tokens" if settings.tokens else "pooled", limits=settings.limits,
-                          seed=settings.seed, allow_random=settings.allow_random) for item in chosen]
+                          seed=settings.seed, allow_random=settings.allow_random, device=device) for item in chosen]
 
 
 class _Run:
@@ -133,10 +141,12 @@ class _Run:
         self.readings = {r.name: r for r in sorted(readings, key=lambda r: r.name)}
         self.partial = partial
         self.numerics = numerics(device, settings.precision)
-        self.stamps = {n: encoding.fingerprint([r.identity, self.numerics, r.keep]) for n, r in self.readings.items()}
+        self.stamps = {n: r.stamp(self.numerics) for n, r in self.readings.items()}
 
     def go(self, batch_size: int) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
+        if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
+            cache.evict(cache.home())
         state = self.partial.begin({
             "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(),
             "packs": {n: c.packs for n, c in self._caches({}).items() if c is not None}})
@@ -152,7 +162,6 @@ class _Run:
         with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
             loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"])
                             for n, r in self.readings.items()}
-            self.dims = {n: r.built.encoder.dim for n, r in self.readings.items()}
             self._fill(loop, pool, done, caches)
         return self._finish(state)
 
@@ -163,10 +172,7 @@ class _Run:
     def _caches(self, packs: dict[str, list[str]]) -> dict[str, Cache | None]:
         if not self.settings.use_cache:
             return dict.fromkeys(self.readings)
-        root = cache.home()
-        if not packs:
-            cache.evict(root)
-        return {n: Cache(root / self.stamps[n], packs.get(n)) for n in self.readings}
+        return {n: Cache(cache.home() / self.stamps[n], packs.get(n)) for n in self.readings}
 
     def _fill(self, loop: BlockLoop, pool: Readers, done: int, caches: dict[str, Cache | None]) -> None:
         rows = (pair for number, pair in enumerate(sources.ids_and_rows(self.manifest)) if number >= done)
@@ -181,7 +187,7 @@ class _Run:
                     encoded[name].append(result)
                 done += len(block.ids)
                 advance(len(block.ids))
-                if len(part.ids) == shard_rows(number) or done == self.about.rows:
+                if len(part.ids) == shard_rows(number, pooled=self.partial.pooled) or done == self.about.rows:
                     self._write(number, part, encoded, caches, loop.engines)
                     number += 1
                     part = Part(statuses={n: [] for n in self.readings})
@@ -190,14 +196,12 @@ class _Run:
     def _write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], caches: dict[str, Cache | None],
                engines: dict[str, Engine]) -> None:
         for name, blocks in encoded.items():
-            first = next((row for b in blocks for row in b.rows if row is not None), None)
-            self.dims[name] = self.dims[name] if first is None else first.shape[-1]
             if (store := caches[name]) is not None:
                 store.put([entry for b in blocks for entry in b.new])
         part.notes = {"cached": {n: sum(b.cached for b in blocks) for n, blocks in encoded.items()},
                       "elsewhere": {n: sum(b.elsewhere for b in blocks) for n, blocks in encoded.items()},
                       "halved": {n: int(e.halved) for n, e in engines.items()}}
-        self.partial.write(number, part, encoded, self.dims, DTYPES[self.settings.precision], self.about.columns)
+        self.partial.write(number, part, encoded, DTYPES[self.settings.precision], self.about.columns)
 
     def _finish(self, state: dict[str, Any]) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
         names = list(self.readings)
@@ -210,10 +214,11 @@ class _Run:
             for kind, counter in notes.items():
                 counter.update(shard.notes[kind])
         dtype = str(DTYPES[self.settings.precision]).removeprefix("torch.")
+        dims = {n: self.partial.width(n, len(shards)) or r.built.encoder.dim for n, r in self.readings.items()}
         header = {
             "format": FORMAT, "base": str(self.manifest.base.resolve()), "rows": self.about.rows,
             "columns": list(self.about.columns), "manifest": self.about.sha256, "block_rows": BLOCK_ROWS,
-            "inputs": {n: r.header(self.dims[n], dtype) for n, r in self.readings.items()},
+            "inputs": {n: r.header(dims[n], dtype) for n, r in self.readings.items()},
             "numerics": {**self.numerics, "batch_size": state["batch_size"], "threads": state["threads"],
                          "batch_halved": [n for n in names if notes["halved"][n]],
                          "rows_from_other_blocks": {n: notes["elsewhere"][n] for n in names}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, UsageError
 from mmtool.inputs import Input
 from mmtool.manifest.open import is_manifest, json_row, open_manifest, row_id, scan
-from mmtool.manifest.rows import Blob, Row
+from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
 from mmtool.zeroshot import ZeroShot, as_json
@@ -42,6 +42,8 @@ class Settings:
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:
     """Predict and print (or write with -o) one object a row; returns the exit code."""
+    if settings.output is not None:
+        predictions.check_target(settings.output)
     labels = parse_labels(settings.labels)
     if "-" in arguments:
         _alone(arguments, settings)
@@ -58,7 +60,7 @@ def parse_labels(text: str | None) -> list[str] | None:
         return None
     if text.startswith("@"):
         try:
-            parts = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+            parts = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--labels {text}: {error}", "give a UTF-8 file with one label a line") from error
     else:
@@ -92,12 +94,12 @@ def file_rows(arguments: Sequence[str], text: str | None, cells: Sequence[str]) 
     for name in arguments:
         modality, cell = _file_cell(name)
         by_modality.setdefault(modality, []).append(cell)
-    shared: Row = {} if text is None else {"text": text}
+    shared: Row = {} if text is None else {"text": to_cell(text)}
     for assignment in cells:
         key, equals, cell = assignment.partition("=")
         if not equals or not key:
             raise UsageError(f"--input {assignment!r} is not NAME=CELL")
-        shared[key] = cell
+        shared[key] = to_cell(cell)
     if doubled := sorted(set(by_modality) & set(shared)):
         raise UsageError(f"{doubled[0]} is given twice, as a file and as an option")
     many = [m for m, found in by_modality.items() if len(found) > 1]
@@ -129,22 +131,32 @@ def _file_cell(name: str) -> tuple[str, Any]:
     return modality, Blob(name, path.read_bytes()) if modality == "text" else name
 
 
-def _inputs_of(names: Sequence[str], encode: Sequence[str]) -> list[Input]:
-    told = {i.name: i for i in inputs.parse_all(encode, list(dict.fromkeys([*names, *MODALITIES])))}
+def _named_encoders(encode: Sequence[str]) -> list[tuple[str, str]]:
+    """NAME=ENCODER of each -e, where there is no manifest with columns."""
+    pairs = []
+    for text in encode:
+        name, equals, encoder = text.partition("=")
+        if not (name and equals and encoder):
+            raise UsageError(f"-e {text!r} is not INPUT=ENCODER", "such as -e image=effnet-lite0")
+        pairs.append((name, encoder))
+    return pairs
+
+
+def _inputs_of(names: Sequence[str], encoders: Mapping[str, str]) -> list[Input]:
     chosen = []
     for name in names:
-        encoder = told[name].encoder if name in told else inputs.default_encoder(name)
+        encoder = encoders.get(name) or inputs.default_encoder(name)
         if encoder is None:
-            known = f"inputs are {', '.join(MODALITIES)}" if name not in MODALITIES else \
-                "`mmtool plugins install mmtool-starter` brings one"
+            known = "`mmtool plugins install mmtool-starter` brings one" if name in MODALITIES else \
+                f"{', '.join(MODALITIES)} have one by default"
             raise UsageError(f"no encoder for input {name!r}", f"name one with -e {name}=ENCODER; {known}")
-        chosen.append(Input(name, (name,), encoder))
+        chosen.append(Input(inputs.slug(name), (name,), encoder))
     return chosen
 
 
 def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | None) -> int:
     rows = file_rows(arguments, settings.text, settings.cells)
-    model = _zero_shot(_inputs_of(list(rows[0][1]), settings.encode), labels, Path(), settings)
+    model = _zero_shot(_inputs_of(list(rows[0][1]), dict(_named_encoders(settings.encode))), labels, Path(), settings)
     found = [as_json(g, model.labels, settings.top) for g in model.guess(rows, len(rows))]
     if settings.output is not None:
         predictions.write(settings.output, found)
@@ -190,24 +202,47 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
 
 def _lines_from_stdin(settings: Settings, labels: list[str] | None) -> int:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
-    models: dict[tuple[str, ...], ZeroShot] = {}
+    model = _Answers(settings, labels)
+    answers = (model.answer(number, line) for number, line in enumerate(sys.stdin.buffer) if line.strip())
+    return predictions.stream(answers, settings.output)
 
-    def answers() -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(sys.stdin.buffer):
-            if not line.strip():
-                continue
-            name = str(number)
-            try:
-                row = json_row(line, f"stdin, line {number + 1}")
-                name = row_id(row, number)
-                names = tuple(n for n in row if n != "id")
-                if not names:
-                    raise UsageError(f"stdin, line {number + 1}: no input", "write {\"image\": \"cat.jpg\"}")
-                if names not in models:
-                    models[names] = _zero_shot(_inputs_of(names, settings.encode), labels, Path(), settings)
-                model = models[names]
-                yield from (as_json(g, model.labels, settings.top) for g in model.guess([(name, row)], 1))
-            except MMToolError as error:
-                yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
-                       "contributions": {}, "errors": {"line": str(error)}}
-    return predictions.stream(answers(), settings.output)
+
+class _Answers:
+    """JSON lines one by one, with encoders that are loaded when the first line needs them."""
+
+    def __init__(self, settings: Settings, labels: list[str] | None) -> None:
+        self.settings, self.labels = settings, labels
+        self.encoders = dict(_named_encoders(settings.encode))
+        self.model: ZeroShot | None = None
+        self.ignored: set[str] = set()
+
+    def answer(self, number: int, line: bytes) -> dict[str, Any]:
+        """The prediction for one line; its `errors` say what is wrong where there is none."""
+        name = str(number)
+        try:
+            row = json_row(line, f"stdin, line {number + 1}")
+            name = row_id(row, number)
+            names = [n for n in row if n in MODALITIES or n in self.encoders]
+            self._say_ignored(set(row) - set(names) - set(inputs.NEVER_INPUTS))
+            if not names:
+                raise UsageError(f"stdin, line {number + 1}: no input", 'write {"image": "cat.jpg"}, or name one with -e')
+            model = self._model(names)
+            return as_json(next(model.guess([(name, row)], 1)), model.labels, self.settings.top)
+        except MMToolError as error:
+            return {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
+                    "contributions": {}, "errors": {"line": str(error)}}
+
+    def _model(self, names: Sequence[str]) -> ZeroShot:
+        have = set() if self.model is None else {r.name for r in self.model.readings}
+        new = _inputs_of([n for n in names if inputs.slug(n) not in have], self.encoders)
+        if self.model is None:
+            self.model = _zero_shot(new, self.labels, Path(), self.settings)
+        else:
+            for item in new:
+                self.model.add(item)
+        return self.model
+
+    def _say_ignored(self, names: set[str]) -> None:
+        for name in sorted(names - self.ignored):
+            console.warn(f"{name!r} is no input and is left out; -e {name}=ENCODER would make it one")
+        self.ignored |= names

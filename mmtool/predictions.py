@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, files
+from mmtool import console
 from mmtool.errors import MMToolError
 
 SOME_BAD = 3
+COLUMNS = ("id", "prediction", "probability", "probabilities", "inputs", "contributions", "errors")
 
 
 def show(prediction: dict[str, Any], *, alone: bool) -> None:
@@ -41,46 +44,72 @@ def _shares(contributions: dict[str, float]) -> str:
                      for name, c in sorted(contributions.items(), key=lambda item: -item[1]))
 
 
-def stream(predictions: Iterator[dict[str, Any]], output: Path | None) -> int:
-    """Print each prediction as it comes, or write all to `output`; returns the exit code."""
+def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
+    """Print each prediction as it comes, or write them to `output`; returns the exit code."""
     count = bad = 0
-    kept: list[dict[str, Any]] = []
-    for prediction in predictions:
-        count += 1
-        bad += prediction["prediction"] is None
-        if output is None:
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal count, bad
+        for prediction in predictions:
+            count += 1
+            bad += prediction["prediction"] is None
+            yield prediction
+
+    if output is None:
+        for prediction in counted():
             console.out_json(prediction)
-        else:
-            kept.append(prediction)
-    if output is not None:
-        write(output, kept)
+    else:
+        write(output, counted())
         console.out(str(output))
     console.say(f"{count} rows, {bad} without a usable input")
     return SOME_BAD if bad > 0.01 * count else 0
 
 
-def write(path: Path, predictions: list[dict[str, Any]]) -> None:
-    """JSONL, or CSV or Parquet by the suffix (nested values as JSON). Raises MMToolError where it cannot."""
-    if path.suffix.lower() in (".csv", ".parquet"):
-        import pyarrow as pa
+def check_target(path: Path) -> None:
+    """May a file be written there? Raises MMToolError, before any work is done."""
+    parent = path.absolute().parent
+    if path.is_dir():
+        raise MMToolError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet")
+    if not parent.is_dir():
+        raise MMToolError(f"{path}: the folder {parent} does not exist", "make it, or choose another -o")
+    if not os.access(parent, os.W_OK):
+        raise MMToolError(f"{path}: the folder {parent} cannot be written to", "choose another -o")
 
-        flat = [{k: json.dumps(v, ensure_ascii=False) if isinstance(v, dict | list) else v for k, v in p.items()}
-                for p in predictions]
-        names = list(dict.fromkeys(k for p in flat for k in p))
-        table = pa.table({n: [p.get(n) for p in flat] for n in names})
-        sink = pa.BufferOutputStream()
-        if path.suffix.lower() == ".csv":
-            import pyarrow.csv as pacsv
 
-            pacsv.write_csv(table, sink)
-        else:
-            import pyarrow.parquet as pq
-
-            pq.write_table(table, sink)
-        data = sink.getvalue().to_pybytes()
-    else:
-        data = "".join(console.to_json(p) + "\n" for p in predictions).encode()
+def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
+    """JSONL, or CSV or Parquet by the suffix (nested values as JSON); the file appears when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower(), _write_jsonl)
     try:
-        files.write_bytes(path, data)
-    except OSError as error:
-        raise MMToolError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
+        writer(temporary, predictions)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_jsonl(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as f:
+        f.writelines(console.to_json(p) + "\n" for p in predictions)
+
+
+def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
+    return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else v for k in COLUMNS}
+
+
+def _write_csv(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as f:
+        writer = csv.DictWriter(f, COLUMNS)
+        writer.writeheader()
+        writer.writerows(_flat(p) for p in predictions)
+
+
+def _write_parquet(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(c, pa.float64() if c == "probability" else pa.string()) for c in COLUMNS])
+    rows = iter(predictions)
+    with pq.ParquetWriter(path, schema) as writer:
+        while batch := list(islice(rows, 1000)):
+            writer.write_table(pa.Table.from_pylist([_flat(p) for p in batch], schema))

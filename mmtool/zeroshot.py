@@ -8,7 +8,7 @@ of experts with equal priors. An input's contribution to label k is s_mk minus i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from mmtool.media.limits import Limits
 from mmtool.readers import Readers
 
 BATCH_SIZE = 32
+LABELS = "=labels"
+"""The name under which labels are encoded; no input can have it."""
 
 
 @dataclass(frozen=True)
@@ -49,50 +51,61 @@ class ZeroShot:
     def __init__(self, inputs: Sequence[Input], labels: Sequence[str] | None, *, base: Path, device: torch.device,
                  limits: Limits, seed: int, use_cache: bool) -> None:
         self.base, self.device, self.limits, self.seed, self.use_cache = base, device, limits, seed, use_cache
-        self.readings = [self._reading(item) for item in inputs]
-        spaces = {r.built.encoder.space: r for r in self.readings}
-        if len(spaces) > 1:
-            a, b = list(spaces.values())[:2]
-            raise UsageError(f"{a.built.spec} works in space {a.built.encoder.space!r}, {b.built.spec} in "
-                             f"{b.built.encoder.space!r}: they cannot be compared", "choose encoders of one space with -e")
+        self.readings: list[Reading] = []
+        self.engines: dict[str, Engine] = {}
+        for item in inputs:
+            self.add(item)
         labeller = self._labeller()
         self.labels = list(labels or self.readings[0].built.encoder.labels or labeller.built.encoder.labels)
         if len(self.labels) < 2:
             raise UsageError("there are fewer than two labels to choose from", "give them: --labels cat,dog,car")
-        engines = {r.name: Engine(r.built.encoder, device, "fp32", BATCH_SIZE) for r in [*self.readings, labeller]}
-        self.engines = engines
         self.vectors = self._label_vectors(labeller)  # [K, S]
 
+    @property
+    def space(self) -> str | None:
+        """The space in which everything is compared."""
+        return self.readings[0].built.encoder.space
+
+    def add(self, item: Input) -> None:
+        """One more input. Raises UsageError where its encoder states no space, or another one."""
+        reading = self._reading(item)
+        if self.readings and reading.built.encoder.space != self.space:
+            raise UsageError(f"{self.readings[0].built.spec} works in space {self.space!r}, {reading.built.spec} in "
+                             f"{reading.built.encoder.space!r}: they cannot be compared",
+                             "choose encoders of one space with -e")
+        self.readings.append(reading)
+
     def _reading(self, item: Input) -> Reading:
-        reading = sources.build(item, Manifest("", self.base, (), lambda: iter(())), keep="space", limits=self.limits,
-                                seed=self.seed, allow_random=True)
-        if reading.built.encoder.space is None:
-            raise UsageError(f"encoder {reading.built.spec} states no space, so it cannot be compared with labels",
+        built = encoding.build(item.encoder, seed=self.seed)
+        if built.encoder.space is None:
+            raise UsageError(f"encoder {built.spec} states no space, so it cannot be compared with labels",
                              "use one that does (`mmtool plugins info NAME`), or train a model")
+        reading = sources.finish(item, built, Manifest("", self.base, (), lambda: iter(())), keep="space", limits=self.limits,
+                                 allow_random=True, device=self.device, assets=None)
+        self.engines[item.name] = Engine(reading.built.encoder, self.device, "fp32", BATCH_SIZE)
         return reading
 
     def _labeller(self) -> Reading:
-        space = self.readings[0].built.encoder.space
         for reading in self.readings:
             if reading.source.modality == "text":
-                return Reading(Input("label", ("label",), reading.input.encoder), reading.built, reading.source,
-                               "space", reading.identity, reading.fitted)
+                self.engines[LABELS] = self.engines[reading.name]
+                return replace(reading, input=Input(LABELS, (LABELS,), reading.input.encoder))
         name = default_encoder("text")
         if name is None:
-            raise UsageError(f"no text encoder of space {space!r} is installed to read the labels",
+            raise UsageError(f"no text encoder of space {self.space!r} is installed to read the labels",
                              "install one, such as the starter's, or name one with -e text=ENCODER")
-        reading = self._reading(Input("label", ("label",), name))
-        if reading.built.encoder.space != space:
-            raise UsageError(f"{name} works in space {reading.built.encoder.space!r}, not {space!r}: it cannot read the "
+        reading = self._reading(Input(LABELS, (LABELS,), name))
+        if reading.built.encoder.space != self.space:
+            raise UsageError(f"{name} works in space {reading.built.encoder.space!r}, not {self.space!r}: it cannot read the "
                              "labels", "name a text encoder of that space with -e text=ENCODER")
         return reading
 
     def _label_vectors(self, labeller: Reading) -> Tensor:
-        rows: list[tuple[str, Row]] = [(str(i), {"label": label}) for i, label in enumerate(self.labels)]
+        rows: list[tuple[str, Row]] = [(str(i), {LABELS: label}) for i, label in enumerate(self.labels)]
         caching = self.use_cache and len(rows) > BATCH_SIZE  # few labels are faster encoded than looked up
         vectors: list[Tensor] = []
         for _, encoded in self._run([labeller], rows, len(rows), workers=0, caching=caching):
-            for label, row, status in zip(self.labels[len(vectors):], encoded["label"].rows, encoded["label"].statuses,
+            for label, row, status in zip(self.labels[len(vectors):], encoded[LABELS].rows, encoded[LABELS].statuses,
                                           strict=False):
                 if row is None:
                     raise UsageError(f"label {label!r} cannot be read: {status}")
@@ -102,7 +115,7 @@ class ZeroShot:
     def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, workers: int,
              caching: bool) -> Iterator[tuple[Part, dict[str, Encoded]]]:
         stamp = numerics(self.device, "fp32") if caching else {}
-        caches = {r.name: Cache(cache.home() / encoding.fingerprint([r.identity, stamp, "space"])) if caching else None
+        caches = {r.name: Cache(cache.home() / r.stamp(stamp)) if caching else None
                   for r in readings}
         loop = BlockLoop(readings, self.engines, caches)
         with Readers(workers, loop.jobs) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from mmtool import __version__, console
 from mmtool.cli import options as opt
 from mmtool.cli.plugins import app as plugins_app
-from mmtool.errors import Interrupted, MMToolError
+from mmtool.errors import Interrupted, MMToolError, OutputClosed
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -99,6 +98,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
     try:
         app(args=arguments)
+    except OutputClosed as e:
+        return e.exit_code
     except Interrupted as e:
         console.warn(e.message)
         return e.exit_code
@@ -109,8 +110,9 @@ def run(arguments: list[str] | None = None) -> int:
         if e.code == INTERRUPTED:
             console.warn("interrupted")
         return e.code if isinstance(e.code, int) else int(e.code is not None)
-    except BrokenPipeError:  # the reader of our stdout went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as e:  # a full disk, a missing permission, a device that fails
+        told = f"{e.filename}: {e.strerror}" if e.filename else str(e)
+        console.error(told, "check the path, its rights and the space that is left")
         return 1
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,9 +23,8 @@ Encode = Annotated[list[str] | None, typer.Option(
     help="Read a column with an encoder (NAME:VARIANT,key=value); may be given several times.")]
 AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Let encoders fetch weights from a hub.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
-MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
-MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, help="Longest sound to decode.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]
+MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e6, help="Largest picture to decode.")]
+MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, max=1e7, help="Longest sound to decode.")]
 
 
 def prepare(quiet: bool, allow_download: bool) -> None:

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool import cells, readers
+from mmtool import cells
 from mmtool.cache import Cache
 from mmtool.engine import Engine
 from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.features.part import Part
-from mmtool.manifest.rows import Row
-from mmtool.readers import Job, Outcome, Readers, Task
+from mmtool.manifest.rows import Row, text_of
+from mmtool.readers import Readers
+from mmtool.reading import Job, Outcome, Task, read
 
 TASK_CELLS = 16
 
@@ -43,7 +44,7 @@ class BlockLoop:
         self.readings = sorted(readings, key=lambda r: r.name)
         self.engines, self.caches = engines, caches
         nothing = np.zeros(0, np.uint64)
-        self.jobs = {r.name: Job(r.source, r.built.encoder, nothing if (c := caches[r.name]) is None else c.known)
+        self.jobs = {r.name: Job(r.source, r.preparer, nothing if (c := caches[r.name]) is None else c.known)
                      for r in self.readings}
 
     def run(self, rows: Iterable[tuple[str, Row]], total: int,
@@ -62,7 +63,8 @@ class BlockLoop:
                     raise MMToolError("the manifest changed while it was read", "run the same command again")
                 encoded[reading.name] = self._encode(reading, blocks[0], got)
             ids_rows = blocks.popleft()
-            part = Part([i for i, _ in ids_rows], [r for _, r in ids_rows], {n: e.statuses for n, e in encoded.items()})
+            part = Part([text_of(i) or "" for i, _ in ids_rows], [{k: text_of(v) for k, v in r.items()} for _, r in ids_rows],
+                        {n: e.statuses for n, e in encoded.items()})
             yield part, encoded
 
     def _tasks(self, rows: Iterator[tuple[str, Row]], blocks: deque[list[tuple[str, Row]]]) -> Iterator[Task]:
@@ -77,18 +79,19 @@ class BlockLoop:
         engine, cache = self.engines[reading.name], self.caches[reading.name]
         rows: list[Tensor | None] = [None] * len(outcomes)
         out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
-        signature = _signature(outcomes, engine.batch_size)
+        whole = _signature(outcomes, engine.batch_size)
         for i, outcome in enumerate(outcomes):
             if outcome.status == "cached" and cache is not None:
-                if (hit := cache.get(outcome.key, signature)) is not None:
+                if (hit := cache.get(outcome.key, whole)) is not None:
                     rows[i], out.statuses[i] = hit[0], "ok"
                     out.cached += 1
                     out.elsewhere += not hit[1]
                 else:  # evicted or damaged since the run began
                     raw = cells.raw_of(block[i][1], reading.input.columns, reading.source.modality)
                     job = self.jobs[reading.name]
-                    outcomes[i] = readers.read(Task(reading.name, [raw]), {reading.name: job}, use_known=False)[0]
+                    outcomes[i] = read(Task(reading.name, [raw]), {reading.name: job}, use_known=False)[0]
                     out.statuses[i] = outcomes[i].reason or outcomes[i].status
+        signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], engine.batch_size)
         # Equal cells of a block are encoded once: the cache, which finds by content, must give all of them equal bits.
         first = {o.key: i for i, o in reversed(list(enumerate(outcomes))) if o.status == "ok"}
         places = [i for i, o in enumerate(outcomes) if o.status == "bad" or (o.status == "ok" and first[o.key] == i)]
@@ -109,8 +112,11 @@ class BlockLoop:
 
 
 def _signature(outcomes: Sequence[Outcome], batch_size: int) -> bytes:
-    """Eight bytes that say which cells were batched together: equal ones mean equal last bits."""
-    digest = hashlib.sha256(f"{batch_size}\0".encode())
+    """Eight bytes that say which cells are batched together: equal ones mean equal last bits."""
+    digest = hashlib.sha256(f"{batch_size} {torch.get_num_threads()}\0".encode())
+    seen = set[str]()
     for outcome in outcomes:
-        digest.update((outcome.key or outcome.status).encode() + b"\0")
+        if outcome.status != "missing" and outcome.key not in seen:  # a bad one has no key, and keeps its place
+            digest.update(outcome.key.encode() + b"\0")
+            seen |= {outcome.key} - {""}
     return digest.digest()[:8]

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
-from mmtool import files
+from mmtool import console, files
 from mmtool.errors import MMToolError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
 from mmtool.features.format import ASSETS, ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
 from mmtool.features.part import Part
 
-PROGRESS = "progress.json"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PROGRESS = ".progress.json"
+PARTS = ".parts"
 
 
 class Partial:
-    """An unfinished features folder. A shard counts once its rows (`parts/N.parquet`, written last) are there."""
+    """An unfinished features folder. A shard counts once its rows (`.parts/N.parquet`, written last) are there."""
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
+    def __init__(self, target: Path, *, pooled: bool) -> None:
+        self.target = target = target.resolve()
+        self.pooled = pooled
+        self._lock: int | None = None
         self.folder = target.with_name(target.name + ".partial")
         self._old = target.with_name(f".{target.name}.old")
 
@@ -37,22 +47,38 @@ class Partial:
             else:
                 shutil.rmtree(self._old)
         try:
-            before: dict[str, Any] = json.loads((self.folder / PROGRESS).read_bytes())
+            before: dict[str, Any] | None = json.loads((self.folder / PROGRESS).read_bytes())
+        except (OSError, ValueError):
+            before = None
+        if before is not None:
+            self._take()
             if before.get("plan") == state["plan"]:
                 for leftover in self.folder.rglob(".*.tmp"):
                     leftover.unlink()
                 return before
-        except (OSError, ValueError):
-            pass
+            console.say(f"{self.folder} was left by a run over other rows or with other encoders; starting anew")
         if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():
             self._put_in_place()  # killed when all was there
         if self.folder.exists():
             if not (self.folder / PROGRESS).exists() and any(self.folder.iterdir()):
                 raise MMToolError(f"{self.folder} is in the way and is no unfinished features folder", "move it away")
             shutil.rmtree(self.folder)
-        (self.folder / "parts").mkdir(parents=True)
+        (self.folder / PARTS).mkdir(parents=True)
+        self._take()
         files.write_json(self.folder / PROGRESS, state)
         return state
+
+    def _take(self) -> None:
+        """Keep other runs out, until this process ends or the folder is in its place."""
+        if fcntl is None:
+            return
+        self.release()
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise MMToolError(f"another run is writing {self.target}", "wait for it, or choose another -o") from None
 
     @property
     def shards_done(self) -> int:
@@ -65,10 +91,10 @@ class Partial:
     @property
     def rows_done(self) -> int:
         """Rows in the whole shards."""
-        return sum(shard_rows(n) for n in range(self.shards_done))
+        return sum(shard_rows(n, pooled=self.pooled) for n in range(self.shards_done))
 
     def _part(self, number: int) -> Path:
-        return self.folder / "parts" / f"{number:05d}.parquet"
+        return self.folder / PARTS / f"{number:05d}.parquet"
 
     def assets_path(self, name: str) -> Path:
         """Where an input's fitted assets lie."""
@@ -79,12 +105,12 @@ class Partial:
         self.assets_path(name).parent.mkdir(exist_ok=True)
         files.write_tensors(self.assets_path(name), assets)
 
-    def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dims: dict[str, int], dtype: Any,
+    def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
         """One whole shard: every input's tokens, then its rows."""
         for name, blocks in encoded.items():
             (self.folder / name).mkdir(exist_ok=True)
-            write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dims[name], dtype)
+            write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
         rows_file.write_part(self._part(number), part, columns)
 
     def counts(self, inputs: Sequence[str], shards: int) -> list[rows_file.Count]:
@@ -97,7 +123,7 @@ class Partial:
         rows_file.join(parts, self.folder / ROWS)
         rows_file.write_errors(parts, self.folder / ERRORS, inputs)
         files.write_json(self.folder / HEADER, header)
-        shutil.rmtree(self.folder / "parts")
+        shutil.rmtree(self.folder / PARTS)
         (self.folder / PROGRESS).unlink()
         self._put_in_place()
 
@@ -105,9 +131,24 @@ class Partial:
         if self.target.exists():
             self.target.rename(self._old)
         self.folder.rename(self.target)
-        files.sync_folder(self.target.absolute().parent)
+        files.sync_folder(self.target.parent)
         if self._old.exists():
             shutil.rmtree(self._old)
+
+    def release(self) -> None:
+        """Let other runs in again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def width(self, name: str, shards: int) -> int | None:
+        """The width of an input's tokens, from the first shard that has any."""
+        for number in range(shards):
+            with safe_open(self.folder / name / shard_name(number), framework="pt") as f:
+                shape: list[int] = f.get_slice("values").get_shape()
+            if shape[0]:
+                return shape[1]
+        return None
 
     def shard_sums(self, inputs: Sequence[str], number: int) -> dict[str, str]:
         """SHA-256 of a shard's file for each input."""

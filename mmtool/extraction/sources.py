@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmtool import cells, encoding, plugins, specs
+from mmtool.api import Encoder
 from mmtool.cells import Source
 from mmtool.encoding import Built
 from mmtool.engine import Keep
@@ -28,6 +32,8 @@ class Reading:
     keep: Keep
     identity: dict[str, Any]
     fitted: bool
+    preparer: Encoder
+    """The encoder as readers use it: on the CPU, wherever the other one goes."""
 
     @property
     def name(self) -> str:
@@ -37,20 +43,26 @@ class Reading:
         """What features.json says of it."""
         return {"columns": list(self.input.columns), "modality": self.source.modality, "encoder": self.built.spec,
                 "package": self.built.package, "options": encoding.plain_options(self.built.options),
-                "identity": self.identity, "pooled": self.keep == "pooled", "dim": dim, "dtype": dtype, "fitted": self.fitted}
+                "identity": self.identity, "pooled": self.keep == "pooled", "dim": dim, "dtype": dtype,
+                "limits": cells.limits_of(self.source), "fitted": self.fitted}
+
+    def stamp(self, numerics: dict[str, Any]) -> str:
+        """What the cache finds its rows by, besides their content."""
+        return encoding.fingerprint([self.identity, self.built.package, numerics, cells.limits_of(self.source), self.keep])
 
 
-def build(item: Input, manifest: Manifest, *, keep: Keep, limits: Limits, seed: int, allow_random: bool) -> Reading:
+def build(item: Input, manifest: Manifest, *, keep: Keep, limits: Limits, seed: int, allow_random: bool,
+          device: torch.device) -> Reading:
     """Build an input's encoder, and fit it on the rows whose split is train where it learns anything.
 
     Raises MMToolError for random weights, or for an encoder that must be fitted where nothing says which rows train.
     """
     return finish(item, encoding.build(item.encoder, seed=seed), manifest, keep=keep, limits=limits,
-                  allow_random=allow_random, assets=None)
+                  allow_random=allow_random, device=device, assets=None)
 
 
 def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits: Limits, allow_random: bool,
-           assets: dict[str, Any] | None) -> Reading:
+           device: torch.device, assets: dict[str, Any] | None) -> Reading:
     """The second half of `build`: fit or take assets, check, identify."""
     encoder = built.encoder
     if len(item.columns) > 1 and encoder.modality != "table":
@@ -66,14 +78,13 @@ def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits:
     if not encoder.pretrained and not allow_random:
         raise MMToolError(f"input {item.name!r}: encoder {built.spec} has random weights, its features mean nothing",
                           "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random")
-    return Reading(item, built, source, keep, encoding.identity(built), fitted)
+    preparer = encoder if device.type == "cpu" else copy.deepcopy(encoder)
+    return Reading(item, built, source, keep, encoding.identity(built), fitted, preparer)
 
 
 def training_cells(item: Input, manifest: Manifest, source: Source, built: Built) -> Iterator[Any]:
     """The decoded cells of the rows whose split is train, unusable ones left out, in the manifest's order."""
-    rows = manifest.rows()
-    first = next(rows, {})
-    if "split" not in first:
+    if not any(row.get("split") is not None for row in manifest.rows()):
         raise MMToolError(f"input {item.name!r}: encoder {built.name!r} learns from training rows, "
                           f"but {manifest.name} has no column 'split'",
                           "add one that holds train, val and test, so that nothing is learned from test rows")
@@ -90,12 +101,14 @@ def training_cells(item: Input, manifest: Manifest, source: Source, built: Built
 
 
 def like(folder: Path, manifest: Manifest, columns: Sequence[str], weights: dict[str, Path], *,
-         limits: Limits, seed: int) -> list[Reading]:
+         limits: Limits, seed: int, device: torch.device) -> list[Reading]:
     """The inputs of other features, with their encoders, options and fitted assets.
 
     Raises MMToolError where a column or a weights file is missing, or where the encoder installed here is another one.
     """
     features = Features(folder)
+    if unused := sorted(set(weights) - set(features.inputs)):
+        raise UsageError(f"--weights {unused[0]}: {folder} has no such input", f"it has {', '.join(features.inputs)}")
     readings = []
     for name in features.inputs:
         header = features.header["inputs"][name]
@@ -111,7 +124,7 @@ def like(folder: Path, manifest: Manifest, columns: Sequence[str], weights: dict
         built = encoding.from_options(plugin, cls, options, seed=seed, load=True)
         reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
                          keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
-                         assets=features.assets(name))
+                         device=device, assets=features.assets(name))
         if reading.identity != header["identity"]:
             differ = [k for k in reading.identity if reading.identity[k] != header["identity"].get(k)]
             raise MMToolError(f"input {name!r}: {folder} was made by {header['package']}, encoder {header['encoder']}; "

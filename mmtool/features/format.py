@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def status_column(name: str) -> str:
     return f"status:{name}"
 
 
-def shard_rows(number: int) -> int:
-    """Rows of shard `number`: small at first, so that little is lost to a kill, larger where there are many."""
-    return BLOCK_ROWS * (1 if number < 32 else 4 if number < 128 else 16)
+def shard_rows(number: int, *, pooled: bool) -> int:
+    """Rows of shard `number`: small at first, so that little is lost to a kill; larger later, where all are pooled."""
+    return BLOCK_ROWS * (1 if number < 32 or not pooled else 4 if number < 128 else 16)
 
 
 def shard_name(number: int) -> str:
@@ -40,10 +41,10 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.safetensors"
 
 
-def write_shard(path: Path, rows: Sequence[Tensor | None], dim: int, dtype: torch.dtype) -> str:
-    """Rows `[T_i, D]` (None: T = 0) as one file; returns its SHA-256."""
+def write_shard(path: Path, rows: Sequence[Tensor | None], dtype: torch.dtype) -> str:
+    """Rows `[T_i, D]` (None: T = 0) as one file, `[0, 0]` where all are None; returns its SHA-256."""
     given = [row for row in rows if row is not None]
-    values = torch.cat(given) if given else torch.zeros(0, dim, dtype=dtype)
+    values = torch.cat(given) if given else torch.zeros(0, 0, dtype=dtype)
     lengths = torch.tensor([0 if row is None else len(row) for row in rows], dtype=torch.int64)
     return files.write_tensors(path, {"values": values, "lengths": lengths})
 
@@ -57,8 +58,19 @@ def check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise MMToolError(f"{folder} is a file", "choose another -o")
-    if any(folder.iterdir()) and not (folder / HEADER).exists():
-        raise MMToolError(f"{folder} holds other files and no features", "choose another -o; nothing was overwritten")
+    if folder.resolve() == Path.cwd() or folder.is_mount():
+        raise MMToolError(f"{folder} cannot be replaced as a whole", f"choose a folder inside it: -o {folder / 'feats'}")
+    if foreign := sorted(p.name for p in folder.iterdir() if p.name not in _own_names(folder)):
+        raise MMToolError(f"{folder} holds {foreign[0]!r}, which is no part of features",
+                          "choose another -o; nothing was overwritten")
+
+
+def _own_names(folder: Path) -> set[str]:
+    try:
+        inputs = set(json.loads((folder / HEADER).read_bytes())["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return inputs | {HEADER, ROWS, ERRORS}
 
 
 def numerics(device: torch.device, precision: str) -> dict[str, Any]:
@@ -67,6 +79,6 @@ def numerics(device: torch.device, precision: str) -> dict[str, Any]:
 
     from mmtool.cells import DECODER_REVISION
 
-    libraries = ("torch", "torchaudio", "numpy", "pillow", "soundfile", "soxr", "sentencepiece")
+    libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
     return {"backend": "torch", "device": device.type, "precision": precision, "decoder": DECODER_REVISION,
             "versions": {name: version(name) for name in libraries}}

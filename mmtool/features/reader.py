@@ -33,13 +33,18 @@ class Features:
         try:
             self.header: dict[str, Any] = json.loads(path.read_bytes())
             version = self.header["format"]
+            stated = {"columns", "options", "identity", "pooled", "dim", "encoder", "package"}
+            for name, about in self.header["inputs"].items():
+                if absent := sorted(stated - set(about)):
+                    raise KeyError(f"input {name!r} states no {absent[0]}")
+            rows = [int(shard["rows"]) for shard in self.header["shards"]]
         except (ValueError, KeyError, TypeError) as error:
             raise MMToolError(f"{path} is damaged ({error})", "extract again") from error
         if version != FORMAT:
             raise MMToolError(f"{path} has format {version}, this mmtool reads {FORMAT}", "upgrade mmtool")
         self._starts = [0]
-        for shard in self.header["shards"]:
-            self._starts.append(self._starts[-1] + shard["rows"])
+        for count in rows:
+            self._starts.append(self._starts[-1] + count)
         self._shard = lru_cache(maxsize=64)(self._load)
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from mmtool import files
 from mmtool.features.format import status_column
 from mmtool.features.part import Part
+from mmtool.manifest.rows import text_of
 
 OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
 
@@ -29,15 +30,10 @@ class Count:
     notes: dict[str, dict[str, int]]
 
 
-def text_of(value: object) -> str | None:
-    """A cell as rows.parquet holds it: text; half a UTF-16 pair becomes its escape."""
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
-
-
 def write_part(path: Path, part: Part, columns: Sequence[str]) -> None:
     """One shard's rows; the file's appearance says that the whole shard is done."""
-    data = {"id": [text_of(i) for i in part.ids]}
-    data |= {c: [text_of(row.get(c)) for row in part.rows] for c in columns if c != "id"}
+    data = {"id": list[str | None](part.ids)}
+    data |= {c: [row.get(c) for row in part.rows] for c in columns if c != "id"}
     data |= {status_column(name): [text_of(s) for s in part.statuses[name]] for name in sorted(part.statuses)}
     table = pa.table({k: pa.array(v, pa.string()) for k, v in data.items()})
     table = table.replace_schema_metadata({"mmtool": json.dumps(part.notes)})

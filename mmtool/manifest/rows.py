@@ -39,3 +39,8 @@ def to_cell(value: Any, name: str = "") -> Cell:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:  # dates, decimals
         return str(value)
+
+
+def text_of(value: object) -> str | None:
+    """A cell as rows.parquet holds it: text, for bytes their name; half a UTF-16 pair becomes its escape."""
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()

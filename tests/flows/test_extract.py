@@ -193,7 +193,7 @@ def test_ended_and_run_again_gives_the_same_bytes(mmtool: Callable, tmp_path: Pa
         assert "interrupted; the same command goes on where it stopped" in err
         assert "Traceback" not in err
     assert not (tmp_path / "f").exists()
-    done = len(list((tmp_path / "f.partial/parts").iterdir()))
+    done = len(list((tmp_path / "f.partial/.parts").iterdir()))
     assert 2 <= done < 6
     assert mmtool(*arguments, tmp_path / "f").code == 0
     assert folder_bytes(tmp_path / "f") == folder_bytes(tmp_path / "straight")

@@ -42,7 +42,7 @@ def test_workers_change_no_byte(mmtool: Callable, data: Path, straight: Path, tm
 def test_killed_and_run_again_and_a_second_run(mmtool: Callable, data: Path, straight: Path, tmp_path: Path) -> None:
     command = ["extract", str(data / "stamps.csv"), "-o", str(tmp_path / "f"), *ENCODE]
     process = subprocess.Popen([sys.executable, "-m", "mmtool", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "f.partial/parts/00000.parquet").exists():
+    while not (tmp_path / "f.partial/.parts/00000.parquet").exists():
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)

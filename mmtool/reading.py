@@ -1,0 +1,71 @@
+"""Reading cells: load, hash, look up, decode, prepare; in a reader process or in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmtool import cells
+from mmtool.cells import Raw, Source
+from mmtool.errors import CellError
+
+if TYPE_CHECKING:
+    from mmtool.api import Encoder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a reader needs to know of one input; `known` holds the sorted 64-bit keys that the cache has."""
+
+    source: Source
+    encoder: Encoder
+    known: np.ndarray[Any, np.dtype[np.uint64]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some cells of one input."""
+
+    input: str
+    cells: list[Raw]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cell after reading: `status` is ok (then `prepared` is set), cached, missing or bad (then `reason` is)."""
+
+    status: str
+    key: str = ""
+    prepared: np.ndarray[Any, Any] | None = None
+    reason: str = ""
+
+
+def key64(key: str) -> int:
+    """The first 64 bits of a content key."""
+    return int(key[:16], 16)
+
+
+def read(task: Task, jobs: Mapping[str, Job], *, use_known: bool = True) -> list[Outcome]:
+    """Every cell of a task, in this process."""
+    job = jobs[task.input]
+    return [_read_cell(raw, job, use_known) for raw in task.cells]
+
+
+def _read_cell(raw: Raw, job: Job, use_known: bool) -> Outcome:
+    if raw is None:
+        return Outcome("missing")
+    try:
+        content, key = cells.load(raw, job.source)
+        if use_known and len(job.known):
+            at = int(np.searchsorted(job.known, np.uint64(key64(key))))
+            if at < len(job.known) and int(job.known[at]) == key64(key):
+                return Outcome("cached", key)
+        return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().contiguous().numpy())
+    except CellError as error:
+        reason = str(error)  # "ok" and "missing" are what a status says where nothing is wrong
+        return Outcome("bad", reason=f"bad: {reason}" if reason in ("", "ok", "missing") else reason)
+    except MemoryError:
+        return Outcome("bad", reason="too large for the memory")

@@ -1,0 +1,207 @@
+"""Odd names, odd targets and odd moments in `mmtool extract`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support import folder_bytes
+from test_extract import make_manifest
+
+from mmtool import readers
+from mmtool.cells import Source
+from mmtool.errors import MMToolError
+from mmtool.features.reader import Features
+from mmtool.readers import Readers
+from mmtool.reading import Job, Task
+
+LETTERS = ("-e", "title=tiny-letters")
+
+
+@pytest.fixture
+def pool() -> Iterator[Readers]:
+    from mmtool_tiny import Letters
+
+    with Readers(2, {"t": Job(Source("text", Path()), Letters(), np.zeros(0, np.uint64))}) as started:
+        yield started
+
+
+def test_an_error_in_the_manifest_comes_after_what_was_read_before_it(pool: Readers) -> None:
+    def tasks() -> Iterator[Task]:
+        for _ in range(5):
+            yield Task("t", ["a", "b"])
+        raise MMToolError("line 11 is broken")
+
+    results = pool.map(tasks())
+    assert [len(next(results)) for _ in range(5)] == [2] * 5
+    with pytest.raises(MMToolError, match="line 11 is broken"):
+        next(results)
+
+
+def test_a_reader_that_is_killed_while_idle_is_replaced(pool: Readers) -> None:
+    for worker in pool.workers:
+        os.kill(worker.process.pid or 0, signal.SIGKILL)
+        worker.process.join()
+    assert [[o.status for o in outcomes] for outcomes in pool.map([Task("t", ["a", None]), Task("t", ["b"])])] == [
+        ["ok", "missing"], ["ok"]]
+
+
+def test_a_cell_that_takes_too_long_is_bad(pool: Readers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "CELL_SECONDS", 0.3)
+    pool.workers[0].process.kill()
+    stopped = pool.workers[1].process.pid or 0
+    os.kill(stopped, signal.SIGSTOP)
+    started = time.monotonic()
+    assert [o[0].status for o in pool.map([Task("t", ["a"]), Task("t", ["b"])])] == ["ok", "ok"]
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("column", ["parts", "features.json", "rows.parquet", "errors.jsonl", "../x", "图片", "x" * 300, ".", "a/b"])
+def test_a_column_may_have_any_name(mmtool: Callable, tmp_path: Path, column: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({column: "abc"}) + "\n")
+    ran = mmtool("extract", tmp_path / "a.jsonl", "-o", tmp_path / "f", "-e", f"{column}=tiny-letters")
+    assert ran.code == 0, ran.err
+    features = Features(tmp_path / "f")
+    assert features.tokens(features.inputs[0], [0]).present.tolist() == [True]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "f"]
+
+
+def test_columns_whose_names_become_one_are_told_apart(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmtool.inputs.DEFAULT_ENCODERS", {"text": ("tiny-letters",)})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"标题": f"a first text {i}", "文字": f"another text {i}"}) + "\n"
+                                              for i in range(3)))
+    assert mmtool("extract", tmp_path / "a.jsonl", "-o", tmp_path / "f").code == 0
+    assert Features(tmp_path / "f").inputs == ["__", "__-2"]
+
+
+def test_a_sample_of_a_shard_stays_one_where_its_json_states_an_id(mmtool: Callable, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("0.json", b'{"id": "img0"}'), ("0.txt", b"abc"), ("1.json", b'{"id": "img1"}'), ("1.txt", b"de")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert mmtool("extract", tmp_path / "a.tar", "-o", tmp_path / "f", "-e", "text=tiny-letters", "--tokens").code == 0
+    features = Features(tmp_path / "f")
+    assert features.rows["id"].to_pylist() == ["img0", "img1"]
+    assert features.tokens("text", [0, 1]).lengths.tolist() == [3, 2]
+
+
+def test_a_run_killed_just_before_its_end_states_the_same_width(mmtool: Callable, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pooled width of `spectral` is not the width of its tokens, and no shard is computed after the resume."""
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8000) / 9).astype(np.float32), 16000)
+    (tmp_path / "a.csv").write_text("clip\na.wav\n")
+    arguments = ("extract", tmp_path / "a.csv", "-e", "clip=spectral", "-o")
+    assert mmtool(*arguments, tmp_path / "straight").code == 0
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mmtool.features.rows.join", killed)
+        assert mmtool(*arguments, tmp_path / "f").code == 130
+    assert mmtool(*arguments, tmp_path / "f").code == 0
+    assert folder_bytes(tmp_path / "f") == folder_bytes(tmp_path / "straight")
+
+
+def test_the_cache_does_not_go_round_a_limit(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    arguments = ("extract", manifest, "-o", tmp_path / "f", "-e", "clip=tiny-loudness", "--max-bad", "100%")
+    assert "3 ok" in mmtool(*arguments).err
+    ran = mmtool(*arguments, "--max-seconds", 0.02)
+    assert "0 ok, 0 missing, 3 bad" in ran.err
+
+
+def test_rows_batched_in_another_company_are_recorded(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 20)
+    arguments = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    text = manifest.read_text()
+    mmtool(*arguments)
+    manifest.write_text(text.replace("abcd,", "wxyz,"))
+    mmtool(*arguments)  # two cells are new, and batched without the others
+    assert Features(tmp_path / "f").header["numerics"]["rows_from_other_blocks"]["title"] == 16
+    mmtool(*arguments)
+    assert Features(tmp_path / "f").header["numerics"]["rows_from_other_blocks"]["title"] == 18
+
+
+def test_a_file_of_the_user_in_the_folder_is_kept(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    (tmp_path / "f/notes.txt").write_text("precious")
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert (ran.code, "'notes.txt'" in ran.err) == (1, True)
+    assert (tmp_path / "f/notes.txt").read_text() == "precious"
+
+
+def test_two_runs_do_not_write_one_folder(mmtool: Callable, tmp_path: Path) -> None:
+    from mmtool.extraction.folder import Partial
+
+    manifest = make_manifest(tmp_path / "d", 3)
+    other = Partial(tmp_path / "f", pooled=True)
+    other.begin({"plan": "another"})
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert (ran.code, "another run is writing" in ran.err) == (1, True)
+    assert (tmp_path / "f.partial/.progress.json").exists()
+
+
+def test_targets_that_cannot_be_replaced_are_refused_first(mmtool: Callable, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for target in (".", "..", tmp_path / ("x" * 250)):
+        ran = mmtool("extract", manifest, "-o", target, *LETTERS)
+        assert ran.code == 1
+        assert "Traceback" not in ran.err
+
+
+def test_a_link_to_a_folder_is_followed(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        assert mmtool("extract", manifest, "-o", tmp_path / "link", *LETTERS).code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert len(Features(tmp_path / "real")) == 3
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--tokens"], "--like and --tokens"), (["-e", "title=tiny-letters"], "--like and -e"),
+    (["--weights", "nope=FILE"], "no such file")])
+def test_like_excludes_what_it_decides(mmtool: Callable, tmp_path: Path, arguments: list[str], words: str) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    ran = mmtool("extract", manifest, "-o", tmp_path / "g", "--like", tmp_path / "f", *arguments)
+    assert (ran.code, words in ran.err) == (2, True)
+
+
+def test_a_damaged_header_and_a_reserved_column_are_said(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    (tmp_path / "f").mkdir()
+    for header in ("{}", "[]", '{"format": 1, "inputs": {"a": {}}, "shards": []}', '{"format": 99}'):
+        (tmp_path / "f/features.json").write_text(header)
+        ran = mmtool("extract", manifest, "-o", tmp_path / "g", "--like", tmp_path / "f")
+        assert ran.code == 1
+        assert "Traceback" not in ran.err
+    (tmp_path / "a.csv").write_text("title,status:title\nabc,x\n")
+    ran = mmtool("extract", tmp_path / "a.csv", "-o", tmp_path / "g", *LETTERS)
+    assert (ran.code, "'status:title'" in ran.err) == (1, True)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MMTOOL_CACHE", str(tmp_path / "file"))
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert (ran.code, "going on without it" in ran.err) == (0, True)
+    monkeypatch.setenv("MMTOOL_CACHE_BYTES", "10G")
+    assert mmtool("extract", manifest, "-o", tmp_path / "g", *LETTERS).code == 2
