@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 export MMTOOL_DATA
 
 .PHONY: install demo test lint bench clean
@@ -28,6 +28,7 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --pyargs mmtool.testing
 
 lint: install
 	$(BIN)/ruff check .

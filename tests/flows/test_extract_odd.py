@@ -65,7 +65,8 @@ def test_a_cell_that_takes_too_long_is_bad(pool: Readers, monkeypatch: pytest.Mo
     assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize("column", ["parts", "features.json", "rows.parquet", "errors.jsonl", "../x", "图片", "x" * 300, ".", "a/b"])
+@pytest.mark.parametrize("column", ["parts", "features.json", "rows.parquet", "errors.jsonl", "../x", "图片", "x" * 300, ".",
+                                    "a/b"])
 def test_a_column_may_have_any_name(mmtool: Callable, tmp_path: Path, column: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({column: "abc"}) + "\n")
     ran = mmtool("extract", tmp_path / "a.jsonl", "-o", tmp_path / "f", "-e", f"{column}=tiny-letters")
@@ -75,7 +76,8 @@ def test_a_column_may_have_any_name(mmtool: Callable, tmp_path: Path, column: st
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "f"]
 
 
-def test_columns_whose_names_become_one_are_told_apart(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_whose_names_become_one_are_told_apart(mmtool: Callable, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmtool.inputs.DEFAULT_ENCODERS", {"text": ("tiny-letters",)})
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"标题": f"a first text {i}", "文字": f"another text {i}"}) + "\n"
                                               for i in range(3)))
@@ -197,7 +199,8 @@ def test_a_damaged_header_and_a_reserved_column_are_said(mmtool: Callable, tmp_p
     assert (ran.code, "'status:title'" in ran.err) == (1, True)
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_costs_nothing(mmtool: Callable, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = make_manifest(tmp_path / "d", 3)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MMTOOL_CACHE", str(tmp_path / "file"))
