@@ -27,8 +27,8 @@ demo: install
 	@$(BIN)/mmtool predict mmtool/samples/cat.jpg mmtool/samples/coffee.jpg --labels 'cat,dog,horse,cup of coffee'
 
 test: install lint
+	$(BIN)/python -m pytest -q --pyargs mmtool.testing
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --pyargs mmtool.testing
 
 lint: install
 	$(BIN)/ruff check .

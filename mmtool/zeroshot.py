@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmtool import cache, encoding
 from mmtool.cache import Cache
+from mmtool.encoding import Built
 from mmtool.engine import Engine
 from mmtool.errors import UsageError
 from mmtool.extraction import sources
@@ -53,6 +54,7 @@ class ZeroShot:
         self.base, self.device, self.limits, self.seed, self.use_cache = base, device, limits, seed, use_cache
         self.readings: list[Reading] = []
         self.engines: dict[str, Engine] = {}
+        self._built: dict[str, Built] = {}
         for item in inputs:
             self.add(item)
         labeller = self._labeller()
@@ -76,7 +78,9 @@ class ZeroShot:
         self.readings.append(reading)
 
     def _reading(self, item: Input) -> Reading:
-        built = encoding.build(item.encoder, seed=self.seed)
+        if item.encoder not in self._built:  # labels and texts, most often, go through one encoder
+            self._built[item.encoder] = encoding.build(item.encoder, seed=self.seed)
+        built = self._built[item.encoder]
         if built.encoder.space is None:
             raise UsageError(f"encoder {built.spec} states no space, so it cannot be compared with labels",
                              "use one that does (`mmtool plugins info NAME`), or train a model")

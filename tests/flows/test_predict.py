@@ -105,6 +105,49 @@ def test_json_lines_are_answered_as_they_come() -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def test_lines_may_have_other_keys_in_any_order(mmtool: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders are loaded once, whatever inputs a line has; what is no input is said once and left out."""
+    import io
+    import types
+
+    lines = [{"image": str(COFFEE), "price": 3}, {"text": "he barks", "id": "b"},
+             {"text": "espresso", "image": str(COFFEE), "price": 4}, {"image": None, "text": "espresso"},
+             {"image": str(COFFEE), "note": "he barks"}]
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"\xff\xfe\n"
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+    built = []
+    from mmtool import encoding
+
+    build = encoding.build
+    monkeypatch.setattr(encoding, "build", lambda text, **more: built.append(text) or build(text, **more))
+    ran = mmtool("predict", "-", *LABELS, "-e", "note=minilm")
+    found = objects(ran.out)
+    assert [(f["prediction"], f["inputs"]) for f in found[:4]] == [
+        ("cup of coffee", ["image"]), ("dog", ["text"]), ("cup of coffee", ["image", "text"]), ("cup of coffee", ["text"])]
+    assert found[4]["inputs"] == ["image", "note"]
+    assert "not JSON" in found[5]["errors"]["line"]
+    assert ran.err.count("'price' is no input") == 1
+    assert sorted(built) == ["effnet-lite0", "minilm"]
+
+
+def test_an_input_may_be_called_label(mmtool: Callable, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"label\n{CAT}\n")
+    ran = mmtool("predict", tmp_path / "a.csv", "-e", "label=effnet-lite0", *LABELS)
+    assert [(f["prediction"], f["inputs"]) for f in objects(ran.out)] == [("cat", ["label"])]
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_any_work(mmtool: Callable, tmp_path: Path) -> None:
+    for target in (tmp_path / "no" / "p.jsonl", tmp_path):
+        ran = mmtool("predict", CAT, *LABELS, "-o", target)
+        assert (ran.code, ran.out) == (1, "")
+        assert str(target) in ran.err
+
+
+def test_an_empty_text_is_missing(mmtool: Callable) -> None:
+    (found,) = objects(mmtool("predict", CAT, "--text", " ", *LABELS, "--json").out)
+    assert found["inputs"] == ["image"]
+
+
 def test_the_reader_of_the_output_may_go_away() -> None:
     lines = "".join(json.dumps({"text": f"a text {i}"}) + "\n" for i in range(200))
     ran = subprocess.run(f"{sys.executable} -m mmtool predict - --labels cat,dog | head -n 1", shell=True, input=lines,
