@@ -16,9 +16,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def group_sums(counts: Array, groups: Array, size: int) -> Array:
     """`counts [R, N]` added up over each of `size` groups, `[R, G]`; `groups [N]` holds each row's."""
     rows = np.arange(len(groups))
-    member = sparse.csr_array((np.ones(len(groups)), (rows, groups)), shape=(len(groups), size))
-    sums: Array = counts @ member
-    return sums
+    member = sparse.csr_array((np.ones(len(groups)), (groups, rows)), shape=(size, len(groups)))
+    sums: Array = member @ counts.T  # [G, R]
+    return np.transpose(sums)
 
 
 def divide(a: Array, b: Array, default: float = 0.0) -> Array:

@@ -83,13 +83,14 @@ class Problem:
             p = torch.from_numpy(flat).view(width + 1, self.outputs).requires_grad_()
             with torch.enable_grad():
                 total = (self.weights * self.loss(z @ p[:-1] + p[-1])).sum() + penalty / 2 * (p[:-1] / axis).square().sum()
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             assert p.grad is not None
             return total.item(), p.grad.numpy().ravel()
 
         start = torch.cat([self.at[:-1] * axis, self.at[-1:]])
         found = minimize(value, start.numpy().ravel(), jac=True, method="L-BFGS-B",
-                         options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": 1e-15, "maxcor": 20})
+                         options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": 1e-15,
+                                  "maxcor": 20})
         p = torch.from_numpy(found.x.copy()).view(width + 1, self.outputs)
         self.at = torch.cat([p[:-1] / axis, p[-1:]])
         weight = (self.basis @ self.at[:-1]).T.contiguous()  # [K, D]

@@ -26,7 +26,7 @@ class Split:
     made: bool
 
 
-def read(cells: Sequence[str | None], rows: Sequence[int]) -> Split:
+def read(cells: Sequence[str | None], rows: Sequence[int], *, need_train: bool = True) -> Split:
     """The split that a column states, for the given rows. Raises MMToolError for another word, or no training row."""
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     nowhere = 0
@@ -40,7 +40,7 @@ def read(cells: Sequence[str | None], rows: Sequence[int]) -> Split:
             raise MMToolError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val and test")
     if nowhere:
         console.say(f"{nowhere} rows have no split and are left out")
-    if not parts["train"]:
+    if need_train and not parts["train"]:
         raise MMToolError("no row with a target has split train", "mark some as train, or leave the column out")
     return Split(parts["train"], parts["val"], parts["test"], made=False)
 
@@ -58,9 +58,10 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
         what = "rows" if groups is None else "groups"
         raise MMToolError(f"{len(members)} {what} cannot be parted in {k}", "lower --folds, or add rows")
     classes = {s: i for i, s in enumerate(sorted(set(strata)))}
-    order = np.random.default_rng(seed).permutation(len(members))
-    table = _class_counts(list(members.values()), [classes[s] for s in strata], len(classes))  # [G, C]
-    order = sorted(order, key=lambda g: (-table[g].sum(), int(table[g].argmax())))  # large groups first, then class by class
+    shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
+    together = list(members.values())
+    table = _class_counts(together, [classes[s] for s in strata], len(classes))  # [G, C]
+    order = sorted(shuffled, key=lambda g: (-table[g].sum(), int(table[g].argmax())))  # large ones first
     share = table.sum(0) / k  # [C]
     filled = np.zeros((k, len(classes)))
     parts: list[list[int]] = [[] for _ in range(k)]
@@ -68,7 +69,7 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
         over = ((filled + table[g] - share) ** 2 - (filled - share) ** 2) / np.maximum(share, 1)  # [k, C]
         part = int(np.lexsort((filled.sum(1), over.sum(1).round(9)))[0])
         filled[part] += table[g]
-        parts[part] += list(members.values())[g]
+        parts[part] += together[g]
     return [[rows[at] for at in sorted(part)] for part in parts]
 
 

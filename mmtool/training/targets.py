@@ -59,7 +59,7 @@ def choose(targets: Sequence[str]) -> tuple[str, str]:
         if all(_is_number(part) for part in parts):
             return "regress", "several numbers a row"
         return "tag", f"{len(parts)} different tags, several a row"
-    if len(distinct) > max(2, 0.5 * len(targets)):
+    if len(distinct) > max(FEW_NUMBERS, 0.5 * len(targets)):
         raise MMToolError(f"the target has {len(distinct)} different values in {len(targets)} rows: no class to learn",
                           "name a column that repeats, or the task: --target COLUMN=classify")
     return "classify", f"{len(distinct)} different values"
