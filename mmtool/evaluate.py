@@ -19,6 +19,7 @@ from mmtool.model import Model, load
 from mmtool.network import having, key_of, only, subsets, take
 from mmtool.training import data as training_data
 from mmtool.training import measure, splits, targets
+from mmtool.training.solve import one_thread
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> d
     model = load(path)
     with opening.open_for(model, name, settings.extraction) as (features, names):
         check_features(model, features, names)
-        metrics, predictions = _score(model, features, names, settings)
+        with one_thread():
+            metrics, predictions = _score(model, features, names, settings)
     report.write_report(output, metrics, predictions)
     return metrics
 

@@ -19,6 +19,7 @@ from mmtool.network import Network
 from mmtool.training import data as training_data
 from mmtool.training import descend, exact, measure, splits, targets
 from mmtool.training.descend import Recipe
+from mmtool.training.solve import one_thread
 from mmtool.training.splits import Split
 from mmtool.training.targets import Asked
 
@@ -61,7 +62,8 @@ def train(name: str, output: Path, settings: Settings) -> Result:
     if not output.absolute().parent.is_dir():
         raise MMToolError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o")
     with opening.open_features(name, settings.target, settings.extraction) as (features, code):
-        model = train_on(features, settings)
+        with one_thread():
+            model = train_on(features, settings)
     model.save(output)
     _report(model)
     return Result(model, code)

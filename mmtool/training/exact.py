@@ -25,20 +25,19 @@ def applies(network: Network) -> bool:
 def train(make: NetworkMaker, data: Data, pairs: Sequence[tuple[list[int], list[int]]], rows: Sequence[int],
           modality_dropout: float) -> tuple[list[Network], Network, dict[str, float]]:
     """A network for each pair of (fit, held-out) rows, the final one for all `rows`, and the L2 strength of each head."""
-    with solve.one_thread():
-        networks = [_scaled(make(), data.rows(fit)) for fit, _ in pairs]
-        final = _scaled(make(), data.rows(rows))
-        strengths = {}
-        for number, name in enumerate(_heads(final)):
-            problems, held = [], []
-            for network, (fit, out) in zip(networks, pairs, strict=True):
-                problems.append(_problem(network, name, data.rows(fit), modality_dropout))
-                held.append(_held_losses(network, name, data.rows(out)))
-            strength, solutions = solve.choose(problems, held)
-            for network, solution in zip(networks, solutions, strict=True):
-                _put(network, number, solution)
-            strengths[name] = strength
-            _put(final, number, _problem(final, name, data.rows(rows), modality_dropout).solve(strength, TOLERANCE))
+    networks = [_scaled(make(), data.rows(fit)) for fit, _ in pairs]
+    final = _scaled(make(), data.rows(rows))
+    strengths = {}
+    for number, name in enumerate(_heads(final)):
+        problems, held = [], []
+        for network, (fit, out) in zip(networks, pairs, strict=True):
+            problems.append(_problem(network, name, data.rows(fit), modality_dropout))
+            held.append(_held_losses(network, name, data.rows(out)))
+        strength, solutions = solve.choose(problems, held)
+        for network, solution in zip(networks, solutions, strict=True):
+            _put(network, number, solution)
+        strengths[name] = strength
+        _put(final, number, _problem(final, name, data.rows(rows), modality_dropout).solve(strength, TOLERANCE))
     return networks, final, strengths
 
 
