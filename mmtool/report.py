@@ -31,12 +31,13 @@ def write_report(folder: Path, metrics: dict[str, Any], predictions: Sequence[di
     files.write_json(folder / METRICS, metrics)
 
 
-def show(metrics: dict[str, Any], main: Sequence[str]) -> None:
-    """The table for people, on stderr."""
+def show(metrics: dict[str, Any], main: Sequence[str], *, to_stdout: bool = False) -> None:
+    """The table for people, on stderr unless it is the result itself."""
     lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in metrics["by_inputs"].items()),
              *((k.replace("_", " "), v) for k, v in metrics["baselines"].items())]
     used = [m for m in dict.fromkeys(main) if m in metrics["overall"]]
-    console.table(("", *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines])
+    console.table(("", *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],
+                  to_stdout=to_stdout)
 
 
 def cell(metric: dict[str, float] | None) -> str:

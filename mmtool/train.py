@@ -61,9 +61,8 @@ def train(name: str, output: Path, settings: Settings) -> Result:
         raise UsageError(f"--folds {settings.folds} leaves nothing to hold out", "use at least 2")
     if not output.absolute().parent.is_dir():
         raise MMToolError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o")
-    with opening.open_features(name, settings.target, settings.extraction) as (features, code):
-        with one_thread():
-            model = train_on(features, settings)
+    with opening.open_features(name, settings.target, settings.extraction) as (features, code), one_thread():
+        model = train_on(features, settings)
     model.save(output)
     _report(model)
     return Result(model, code)

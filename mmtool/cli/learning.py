@@ -77,3 +77,19 @@ def evaluate(
     metrics = run(what, data, output, Settings(split=split, target=target, seed=seed, extraction=extraction))
     report.show(metrics, report.SHOWN)
     console.out_json({"report": str(output), **metrics}) if as_json else console.out(str(output))
+
+
+def info(path: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a features folder or a report.")],
+         as_json: opt.Json = False, quiet: opt.Quiet = False) -> None:
+    """Show what a model, a features folder or a report is, and what it is worth."""
+    opt.prepare(quiet, allow_download=False)
+    from mmtool import report
+    from mmtool.info import info, summary
+
+    facts = info(path)
+    if as_json:
+        console.out_json(facts)
+        return
+    console.table(("", ""), summary(facts), to_stdout=True)
+    if metrics := facts.get("metrics", facts if facts["kind"] == "report" else None):
+        report.show(metrics, report.SHOWN, to_stdout=True)

@@ -11,7 +11,7 @@ import typer
 
 from mmtool import __version__, console
 from mmtool.cli import options as opt
-from mmtool.cli.learning import evaluate, train
+from mmtool.cli.learning import evaluate, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.errors import Interrupted, MMToolError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(plugins_app, name="plugins")
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(info)
 
 
 def _version(value: bool) -> None:

@@ -18,13 +18,15 @@ def group_sums(counts: Array, groups: Array, size: int) -> Array:
     rows = np.arange(len(groups))
     member = sparse.csr_array((np.ones(len(groups)), (groups, rows)), shape=(size, len(groups)))
     sums: Array = member @ counts.T  # [G, R]
-    return np.transpose(sums)
+    return sums.T
 
 
 def divide(a: Array, b: Array, default: float = 0.0) -> Array:
     """a / b, and `default` where b is 0."""
     shape = np.broadcast_shapes(np.shape(a), np.shape(b))
-    return np.divide(a, b, out=np.full(shape, default), where=np.broadcast_to(b, shape) != 0)
+    out: Array = np.full(shape, default)
+    np.divide(a, b, out=out, where=np.broadcast_to(b, shape) != 0)
+    return out
 
 
 def curves(scores: Array, positive: Array, counts: Array) -> tuple[Array, Array]:

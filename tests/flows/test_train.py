@@ -178,7 +178,8 @@ def test_rows_without_a_target_are_left_out_aloud(mmtool: Callable, tmp_path: Pa
     for i, cell in ((1, None), (2, "NaN"), (3, "")):
         rows[i]["sum"] = cell
     rows[5]["sum"] = "plenty"
-    ran = mmtool("train", write(tmp_path / "d.jsonl", rows), "--target", "sum=regress", "-o", tmp_path / "m.safetensors", *LETTERS)
+    data = write(tmp_path / "d.jsonl", rows)
+    ran = mmtool("train", data, "--target", "sum=regress", "-o", tmp_path / "m.safetensors", *LETTERS)
     assert ran.code == 0
     assert "3 of 120 rows have no sum and are left out" in ran.err
     assert "1 rows have a sum that cannot be read and are left out; the first: row 5: 'plenty' is no number" in ran.err
@@ -236,3 +237,15 @@ def test_what_an_encoder_learned_travels_with_the_model(mmtool: Callable, tmp_pa
     assert mmtool("train", data, "--target", "label", "-o", model, "-e", "a=tiny-letters", "-e", "b=tiny-counted").code == 0
     ran = mmtool("predict", "-m", model, "--input", "a=z", "--input", "b=q", "--json")
     assert json.loads(ran.out)["prediction"] == "high"
+
+
+def test_info_tells_what_a_file_is(mmtool: Callable, tmp_path: Path, features: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    mmtool("train", features, "--target", "label", "-o", model)
+    mmtool("eval", model, features, "-o", tmp_path / "r")
+    ran = mmtool("info", model)
+    assert (ran.code, "label (classify: high, low)" in ran.out, "accuracy" in ran.out) == (0, True, True)
+    kinds = [json.loads(mmtool("info", path, "--json").out)["kind"] for path in (features, model, tmp_path / "r")]
+    assert kinds == ["features", "model", "report"]
+    ran = mmtool("info", tmp_path)
+    assert (ran.code, "is no model, features folder or report" in ran.err) == (1, True)
