@@ -14,7 +14,7 @@ from mmtool import console, encoding, opening, plugins, report, specs
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.features.reader import Features
-from mmtool.model import FORMAT, Model
+from mmtool.model import FORMAT, Model, is_model
 from mmtool.network import Network
 from mmtool.training import data as training_data
 from mmtool.training import descend, exact, measure, splits, targets
@@ -57,6 +57,8 @@ def train(name: str, output: Path, settings: Settings) -> Result:
     """Train a model and write it. Raises MMToolError for data that cannot be learned from."""
     if settings.optimizer not in ("auto", *descend.OPTIMIZERS):
         raise UsageError(f"--optimizer {settings.optimizer!r} is not known", "use auto, " + ", ".join(descend.OPTIMIZERS))
+    if not is_model(output):
+        raise UsageError(f"-o {output}: a model's name ends in .safetensors", f"write -o {output}.safetensors")
     if settings.folds is not None and settings.folds < 2:
         raise UsageError(f"--folds {settings.folds} leaves nothing to hold out", "use at least 2")
     if not output.absolute().parent.is_dir():
