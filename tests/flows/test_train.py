@@ -102,11 +102,13 @@ def test_every_fusion_learns_with_missing_inputs(mmtool: Callable, tmp_path: Pat
 
 
 def test_numbers_and_tags(mmtool: Callable, tmp_path: Path, features: Path) -> None:
-    for target, metric in (("sum=regress", "r2"), ("tags", "f1_micro")):
+    for target, metric, answer in (("sum=regress", "r2", "316"), ("tags", "f1_micro", "aa")):
         model = tmp_path / "m.safetensors"
         assert mmtool("train", features, "--target", target, "-o", model).code == 0
         assert mmtool("eval", model, features, "-o", tmp_path / "r").code == 0
         assert metrics(tmp_path / "r")["overall"][metric]["value"] > 0.99
+        ran = mmtool("predict", "-m", model, "--input", "a=z" if metric == "r2" else "a=a", "--input", "b=a")
+        assert (ran.code, answer in ran.out) == (0, True), ran.out
 
 
 def test_an_input_that_reads_the_target_is_dropped_aloud(mmtool: Callable, tmp_path: Path) -> None:
