@@ -21,7 +21,7 @@ from mmtool.errors import Interrupted, MMToolError, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
-from mmtool.extraction.sources import Reading
+from mmtool.extraction.sources import Headers, Reading
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
 from mmtool.manifest.open import Manifest, Scan, open_manifest, scan
@@ -36,7 +36,7 @@ class Settings:
     """What the command line says of a run. `encode` holds the texts of each -e."""
 
     encode: tuple[str, ...] = ()
-    like: Path | None = None
+    like: Headers | None = None
     weights: tuple[str, ...] = ()
     tokens: bool = False
     max_bad: str = "1%"

@@ -19,7 +19,6 @@ from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
 from mmtool.zeroshot import ZeroShot, as_json
 
-FAILED = 1
 MODALITIES = ("image", "text", "audio")
 
 
@@ -38,18 +37,23 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
     as_json: bool = False
+    model: Path | None = None
 
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:
     """Predict and print (or write with -o) one object a row; returns the exit code."""
     if settings.output is not None:
         predictions.check_target(settings.output)
+    if settings.model is not None:
+        from mmtool.predict_model import predict_with_model
+
+        return predict_with_model(settings.model, arguments, settings)
     labels = parse_labels(settings.labels)
     if "-" in arguments:
-        _alone(arguments, settings)
+        alone(arguments, settings)
         return _lines_from_stdin(settings, labels)
     if any(is_manifest(a) for a in arguments):
-        _alone(arguments, settings)
+        alone(arguments, settings)
         return _manifest(arguments[0], settings, labels)
     return _files(arguments, settings, labels)
 
@@ -73,7 +77,8 @@ def parse_labels(text: str | None) -> list[str] | None:
     return labels
 
 
-def _alone(arguments: Sequence[str], settings: Settings) -> None:
+def alone(arguments: Sequence[str], settings: Settings) -> None:
+    """Raises UsageError where a manifest, or -, comes with something beside it."""
     if len(arguments) > 1:
         raise UsageError(f"{len(arguments)} arguments, one of them a manifest or -", "give one manifest, or media files")
     if settings.text is not None or settings.cells:
@@ -158,26 +163,7 @@ def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | Non
     rows = file_rows(arguments, settings.text, settings.cells)
     model = _zero_shot(_inputs_of(list(rows[0][1]), dict(_named_encoders(settings.encode))), labels, Path(), settings)
     found = [as_json(g, model.labels, settings.top) for g in model.guess(rows, len(rows))]
-    if settings.output is not None:
-        predictions.write(settings.output, found)
-        console.out(str(settings.output))
-    elif settings.as_json:
-        for prediction in found:
-            console.out_json(prediction)
-    else:
-        for prediction in found:
-            predictions.show(prediction, alone=len(found) == 1)
-    for prediction in found:
-        for name, reason in prediction.get("errors", {}).items():
-            console.warn(f"{prediction['id']}: {name} was left out: {reason}")
-    unused = [p for p in found if p["prediction"] is None]
-    if unused:
-        p = unused[0]
-        reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
-        console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
-                      "nothing is left to predict from")
-        return FAILED if len(unused) == len(found) else predictions.SOME_BAD
-    return 0
+    return predictions.tell(found, settings.output, as_json=settings.as_json, top=settings.top)
 
 
 def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,61 @@ from typing import Any
 from mmtool import console
 from mmtool.errors import MMToolError
 
-SOME_BAD = 3
-COLUMNS = ("id", "prediction", "probability", "probabilities", "inputs", "contributions", "errors")
+FAILED, SOME_BAD = 1, 3
+COLUMNS = ("id", "prediction", "probability", "probabilities", "inputs", "contributions", "measured", "errors")
 
 
-def show(prediction: dict[str, Any], *, alone: bool) -> None:
+def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
     """Lines for people: the best labels with bars for a row `alone`, one line for each of several rows."""
     if prediction["prediction"] is None:
         return
-    share = _shares(prediction["contributions"])
-    if not alone:
-        console.out(f"{console.literal(prediction['id'])}  {console.literal(prediction['prediction'])}  "
-                    f"{percent(prediction['probability'])}  ({share})")
+    source = _shares(prediction["contributions"]) if "contributions" in prediction else _measured(prediction)
+    probabilities = prediction.get("probabilities", {})
+    if not alone or not probabilities:
+        p = prediction.get("probability")
+        sure = "" if p is None else f"  {percent(p)}"
+        console.out(f"{console.literal(prediction['id'])}  {_answer(prediction['prediction'])}{sure}  ({source})")
         return
-    width = max(len(console.literal(label)) for label in prediction["probabilities"])
-    for label, p in prediction["probabilities"].items():
+    shown = dict(list(probabilities.items())[:top])
+    width = max(len(console.literal(label)) for label in shown)
+    for label, p in shown.items():
         console.out(f"{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
-    console.out(f"from {share}")
+    console.out(f"from {source}")
+
+
+def _answer(prediction: Any) -> str:
+    return console.literal(", ".join(map(str, prediction)) or "(none)" if isinstance(prediction, list) else prediction)
+
+
+def _measured(prediction: dict[str, Any]) -> str:
+    """The inputs used, and what the model is worth with them."""
+    known = "; ".join(f"{name} {m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}] with these inputs"
+                      for name, m in prediction.get("measured", {}).items())
+    return ", ".join(prediction["inputs"]) + (f"; {known}" if known else "")
+
+
+def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool, top: int) -> int:
+    """Print a few predictions, or write them to `output`, and say what was left out; returns the exit code."""
+    if output is not None:
+        write(output, found)
+        console.out(str(output))
+    elif as_json:
+        for prediction in found:
+            console.out_json(prediction)
+    else:
+        for prediction in found:
+            show(prediction, alone=len(found) == 1, top=top)
+    for prediction in found:
+        for name, reason in prediction.get("errors", {}).items():
+            console.warn(f"{prediction['id']}: {name} was left out: {reason}")
+    unused = [p for p in found if p["prediction"] is None]
+    if unused:
+        p = unused[0]
+        reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
+        console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
+                      "nothing is left to predict from")
+        return FAILED if len(unused) == len(found) else SOME_BAD
+    return 0
 
 
 def percent(p: float) -> str:

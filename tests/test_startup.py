@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "timm", "torchaudio", "torchvision", "numpy", "pyarrow", "PIL", "sentencepiece", "safetensors", "sklearn",
+HEAVY = ("torch", "timm", "torchaudio", "torchvision", "numpy", "pyarrow", "PIL", "sentencepiece", "safetensors",
+         "sklearn", "scipy",
          "transformers", "huggingface_hub", "soundfile", "mmtool_starter", "mmtool_tiny")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins", "list"], ["extract", "--help"],
-                                       ["predict", "--help"], ["plugins", "--help"], ["predict"]])
+                                       ["predict", "--help"], ["train", "--help"], ["eval", "--help"], ["info", "--help"],
+                                       ["plugins", "--help"], ["predict"]])
 def test_no_heavy_import(arguments: list[str]) -> None:
     code = (f"import sys; from mmtool.cli.main import run; code = run({arguments!r}); "
             f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr); sys.exit(code)")
@@ -25,7 +27,8 @@ def test_no_heavy_import(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("package", ["mmtool", "mmtool.testing", "mmtool.cli", "mmtool.encoders", "mmtool.media",
-                                     "mmtool.features", "mmtool.manifest", "mmtool.extraction", "mmtool.samples"])
+                                     "mmtool.features", "mmtool.manifest", "mmtool.fusions", "mmtool.tasks",
+                                     "mmtool.training", "mmtool.metrics", "mmtool.extraction", "mmtool.samples"])
 def test_packages_import_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; sys.exit(', '.join(sorted(set({HEAVY!r}) & set(sys.modules))) or 0)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

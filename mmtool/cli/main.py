@@ -10,6 +10,7 @@ import typer
 
 from mmtool import __version__, console
 from mmtool.cli import options as opt
+from mmtool.cli.learning import evaluate, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.errors import Interrupted, MMToolError, OutputClosed
 
@@ -20,6 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turns a table of pictures, texts, sounds and numbers into features, predictions and models.")
 app.add_typer(plugins_app, name="plugins")
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(info)
 
 
 def _version(value: bool) -> None:
@@ -55,11 +59,13 @@ def extract(
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
     from mmtool.extract import Settings, extract
+    from mmtool.extraction.sources import Headers
     from mmtool.media.limits import Limits
 
     limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
     result = extract(manifest, output, Settings(
-        encode=tuple(encode or ()), like=like, weights=tuple(weights or ()), tokens=tokens, max_bad=max_bad,
+        encode=tuple(encode or ()), like=None if like is None else Headers.of(like), weights=tuple(weights or ()),
+        tokens=tokens, max_bad=max_bad,
         allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers,
         use_cache=not no_cache, limits=limits, seed=seed))
     console.out_json(result.as_json()) if as_json else console.out(str(output))
@@ -75,6 +81,8 @@ def predict(
                                                     help="A cell for a named input or modality.")] = None,
     labels: Annotated[str | None, typer.Option("--labels", metavar="A,B,C|@FILE",
                                                help="The labels to choose from; ImageNet's 1,000 by default.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL",
+                                               help="A trained model; without one, zero-shot.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Labels to show.")] = 5,
     encode: opt.Encode = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PREDICTIONS",
@@ -83,7 +91,7 @@ def predict(
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0,
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
-    """Predict the label of files, texts or a whole manifest, zero-shot."""
+    """Predict for files, texts, features or a whole manifest, with a model or zero-shot."""
     opt.prepare(quiet, allow_download)
     from mmtool.media.limits import Limits
     from mmtool.predict import Settings, predict
@@ -91,7 +99,7 @@ def predict(
     limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
-        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json)))
+        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model)))
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmtool import cells, encoding, plugins, specs
 from mmtool.api import Encoder
@@ -100,34 +101,48 @@ def training_cells(item: Input, manifest: Manifest, source: Source, built: Built
     return decoded()
 
 
-def like(folder: Path, manifest: Manifest, columns: Sequence[str], weights: dict[str, Path], *,
+@dataclass(frozen=True)
+class Headers:
+    """Inputs as the header of features or of a model states them, with their fitted assets; `origin` names the file."""
+
+    origin: str
+    inputs: dict[str, dict[str, Any]]
+    assets: dict[str, dict[str, Tensor]]
+
+    @classmethod
+    def of(cls, folder: Path) -> Headers:
+        """Those of a features folder."""
+        features = Features(folder)
+        return cls(str(folder), features.header["inputs"], {n: features.assets(n) for n in features.inputs})
+
+
+def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: dict[str, Path], *,
          limits: Limits, seed: int, device: torch.device) -> list[Reading]:
-    """The inputs of other features, with their encoders, options and fitted assets.
+    """The inputs of other features, or of a model, with their encoders, options and fitted assets.
 
     Raises MMToolError where a column or a weights file is missing, or where the encoder installed here is another one.
     """
-    features = Features(folder)
-    if unused := sorted(set(weights) - set(features.inputs)):
-        raise UsageError(f"--weights {unused[0]}: {folder} has no such input", f"it has {', '.join(features.inputs)}")
+    if unused := sorted(set(weights) - set(headers.inputs)):
+        raise UsageError(f"--weights {unused[0]}: {headers.origin} has no such input", f"it has {', '.join(headers.inputs)}")
     readings = []
-    for name in features.inputs:
-        header = features.header["inputs"][name]
+    for name in sorted(headers.inputs):
+        header = headers.inputs[name]
         if missing := [c for c in header["columns"] if c not in columns]:
-            raise MMToolError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {folder} reads")
+            raise MMToolError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {headers.origin} reads")
         plugin = plugins.find(header["identity"]["name"])
         cls = plugins.load(plugin)
         options = {k: _path_option(v, name, weights) if isinstance(v, dict) else v
                    for k, v in header["options"].items()}
         unknown = sorted(set(options) - set(specs.signature(cls)))
         if unknown:
-            raise MMToolError(f"input {name!r} of {folder}: {plugin.package} knows no option {unknown[0]!r}")
+            raise MMToolError(f"input {name!r} of {headers.origin}: {plugin.package} knows no option {unknown[0]!r}")
         built = encoding.from_options(plugin, cls, options, seed=seed, load=True)
         reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
                          keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
-                         device=device, assets=features.assets(name))
+                         device=device, assets=headers.assets[name])
         if reading.identity != header["identity"]:
             differ = [k for k in reading.identity if reading.identity[k] != header["identity"].get(k)]
-            raise MMToolError(f"input {name!r}: {folder} was made by {header['package']}, encoder {header['encoder']}; "
+            raise MMToolError(f"input {name!r}: {headers.origin} was made by {header['package']}, encoder {header['encoder']}; "
                               f"{plugin.package}, encoder {built.spec}, differs in {', '.join(differ)}",
                               "install the version that made it, or extract both again")
         readings.append(reading)

@@ -1,0 +1,29 @@
+"""Inputs of any width as one tensor: what the fusions that add or compare inputs begin with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmtool.api import Tokens
+
+LARGEST = 256
+"""Inputs of different widths meet in the largest of them, but no more than this, unless told."""
+
+
+class CommonWidth(nn.Module):
+    """Pools each input and projects it to one width; without a parameter where all have that width already."""
+
+    def __init__(self, dims: dict[str, int], dim: int | None) -> None:
+        super().__init__()
+        self.names = sorted(dims)
+        widths = set(dims.values())
+        self.dim = dim or (max(widths) if len(widths) == 1 else min(LARGEST, max(widths)))
+        self.layers = nn.ModuleList(nn.Identity() if widths == {self.dim} else nn.Linear(dims[n], self.dim)
+                                    for n in self.names)
+
+    def forward(self, inputs: dict[str, Tokens]) -> tuple[Tensor, Tensor]:
+        """Tokens of every input -> `x [B, M, dim]`, zero where an input is missing, and `present [B, M]`."""
+        present = torch.stack([inputs[n].present for n in self.names], 1)  # [B, M]
+        x = torch.stack([layer(inputs[n].mean()) for n, layer in zip(self.names, self.layers, strict=True)], 1)
+        return x.masked_fill(~present.unsqueeze(-1), 0), present

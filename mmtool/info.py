@@ -1,0 +1,47 @@
+"""`mmtool info FILE`: what a model, a features folder or a report is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmtool.errors import MMToolError
+from mmtool.features.format import HEADER
+from mmtool.report import METRICS
+
+
+def info(path: Path) -> dict[str, Any]:
+    """What the file or folder says of itself, `kind` first. Raises MMToolError for anything that mmtool did not write."""
+    if not path.exists():
+        raise MMToolError(f"{path} does not exist", "give a model, a features folder or a report")
+    if (path / HEADER).is_file():
+        from mmtool.features.reader import Features
+
+        return {"kind": "features", **Features(path).header}
+    if (path / METRICS).is_file():
+        return {"kind": "report", **json.loads((path / METRICS).read_bytes())}
+    if path.is_file():
+        from mmtool.model import read_header
+
+        return {"kind": "model", **read_header(path)}
+    raise MMToolError(f"{path} is no model, features folder or report of mmtool", "check the path")
+
+
+def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts that people ask for, as pairs."""
+    lines = [("kind", facts["kind"])]
+    for name, entry in sorted(facts.get("inputs", {}).items()):
+        lines.append((f"input {name}", f"{'+'.join(entry['columns'])} ({entry['modality']}) by {entry['encoder']} of "
+                                       f"{entry['package']}, {entry['dim']} wide"))
+    if facts["kind"] == "model":
+        task, data = facts["task"], facts["data"]
+        labels = ", ".join(task["labels"][:10]) + (f" and {len(task['labels']) - 10} more" if len(task["labels"]) > 10 else "")
+        lines += [("predicts", f"{task['target']} ({task['name']}: {labels})"), ("fusion", facts["fusion"]["name"]),
+                  ("trained by", str(facts["recipe"]["optimizer"])),
+                  ("rows", f"{data['train']} train, {data['val']} val, {data['test']} test"),
+                  ("measured on", facts["metrics"]["measured_on"])]
+    for key in ("rows", "scored"):
+        if key in facts:
+            lines.append((key, str(facts[key])))
+    return lines

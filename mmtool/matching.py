@@ -1,0 +1,39 @@
+"""Do features, or the encoders installed here, fit a model? Identity decides, and both sides are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmtool import console
+from mmtool.errors import MMToolError
+
+if TYPE_CHECKING:
+    from mmtool.features.reader import Features
+    from mmtool.model import Model
+
+
+def check_features(model: Model, features: Features, names: Sequence[str]) -> None:
+    """Raises MMToolError where an input's features were made by another encoder than the model's."""
+    for name in names:
+        check(name, "the model", model.header["inputs"][name], str(features.folder), features.header["inputs"][name])
+
+
+def check(name: str, one: str, mine: Mapping[str, Any], other: str, theirs: Mapping[str, Any]) -> None:
+    """Raises MMToolError where two headers of an input state other encoders."""
+    if mine["identity"] != theirs["identity"]:
+        differ = [k for k in mine["identity"] if mine["identity"][k] != theirs["identity"].get(k)]
+        raise MMToolError(f"input {name!r}: {one} takes {mine['encoder']} of {mine['package']}; {other} has "
+                          f"{theirs['encoder']} of {theirs['package']}, which differs in {', '.join(differ)}",
+                          "use features of the same encoder, or train again")
+
+
+def shared_inputs(model: Model, given: Sequence[str], where: str) -> list[str]:
+    """The inputs that model and features have in common; says which are missing. Raises MMToolError for none."""
+    names = [n for n in model.inputs if n in given]
+    if not names:
+        raise MMToolError(f"{where} has none of the model's inputs ({', '.join(model.inputs)}), but {', '.join(given)}",
+                          "name them: -e INPUT@COLUMN=ENCODER at extract")
+    if missing := [n for n in model.inputs if n not in given]:
+        console.warn(f"{where} has no {', '.join(missing)}; the model goes on without")
+    return names

@@ -1,0 +1,167 @@
+"""`mmtool predict -m MODEL`: files, a manifest, a features folder or JSON lines, with any subset of the model's inputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmtool import cache, console, predictions
+from mmtool.api import Tokens
+from mmtool.cache import Cache
+from mmtool.engine import Engine, choose_batch_size, choose_device
+from mmtool.errors import MMToolError, UsageError
+from mmtool.extract import default_workers
+from mmtool.extraction import sources
+from mmtool.extraction.blocks import BlockLoop
+from mmtool.extraction.sources import Headers
+from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
+from mmtool.features.reader import Features
+from mmtool.manifest.open import Manifest, is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.rows import Row
+from mmtool.matching import check_features, shared_inputs
+from mmtool.model import Model, load
+from mmtool.predict import MODALITIES, Settings, alone, file_rows
+from mmtool.readers import Readers
+from mmtool.training.data import pooled
+
+
+def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings) -> int:
+    """Predict and print (or write with -o) one object a row; returns the exit code."""
+    if settings.labels is not None or settings.encode:
+        raise UsageError("--labels and -e belong to a prediction without a model", "the model knows its labels and encoders")
+    model = load(path)
+    if "-" in arguments:
+        alone(arguments, settings)
+        return predictions.stream(_lines_from_stdin(model, settings), settings.output)
+    if len(arguments) == 1 and (Path(arguments[0]) / HEADER).is_file():
+        alone(arguments, settings)
+        return predictions.stream(_from_features(model, Path(arguments[0])), settings.output)
+    if any(is_manifest(a) for a in arguments):
+        alone(arguments, settings)
+        return predictions.stream(_from_manifest(model, arguments[0], settings), settings.output)
+    rows = [(name, place(model, row)) for name, row in file_rows(arguments, settings.text, settings.cells)]
+    found = list(Online(model, list(rows[0][1]), Path(), settings).answer(rows, len(rows)))
+    return predictions.tell(found, settings.output, as_json=settings.as_json, top=settings.top)
+
+
+def place(model: Model, row: Row) -> Row:
+    """A row keyed by input, column or modality -> keyed by column. Raises UsageError for a key that fits no input."""
+    entries = model.header["inputs"]
+    columns = {c for entry in entries.values() for c in entry["columns"]}
+    placed: Row = {}
+    for key, cell in row.items():
+        if key in columns or key == "id":
+            column = key
+        elif key in entries and len(entries[key]["columns"]) == 1:
+            column = entries[key]["columns"][0]
+        else:
+            of_kind = [n for n in model.inputs if entries[n]["modality"] == key and len(entries[n]["columns"]) == 1]
+            if len(of_kind) != 1:
+                fact = f"two inputs read {key}: {', '.join(of_kind)}" if of_kind else f"the model has no input {key!r}"
+                told = ", ".join(f"{n} ({entries[n]['modality']})" for n in model.inputs)
+                raise UsageError(fact, f"name one with --input NAME=CELL; inputs: {told}")
+            column = entries[of_kind[0]]["columns"][0]
+        if column in placed:
+            raise UsageError(f"column {column!r} is given twice")
+        placed[column] = cell
+    return placed
+
+
+class Online:
+    """The model's encoders for the inputs that some columns make possible, loaded once."""
+
+    def __init__(self, model: Model, columns: Sequence[str], base: Path, settings: Settings) -> None:
+        entries = model.header["inputs"]
+        names = [n for n in model.inputs if set(entries[n]["columns"]) & set(columns)]
+        manifest = Manifest("the rows", base, (), lambda: iter(()))
+        wanted = sorted({c for n in names for c in entries[n]["columns"]})
+        headers = Headers("the model", {n: entries[n] for n in names}, model.assets)
+        self.model, self.settings = model, settings
+        self.device = choose_device(settings.device)
+        self.readings = sources.like(headers, manifest, wanted, {}, limits=settings.limits, seed=settings.seed,
+                                     device=self.device)
+        size = choose_batch_size("auto", self.device)
+        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size) for r in self.readings}
+
+    def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0,
+               caching: bool = False) -> Iterator[dict[str, Any]]:
+        """The predictions of `total` rows, in their order."""
+        stamp = numerics(self.device, "fp32")
+        caches = {r.name: Cache(cache.home() / r.stamp(stamp)) if caching else None
+                  for r in self.readings}
+        loop = BlockLoop(self.readings, self.engines, caches)
+        with Readers(workers, loop.jobs) as pool:
+            for part, encoded in loop.run(rows, total, pool):
+                tokens = {}
+                for name, result in encoded.items():
+                    if (store := caches[name]) is not None:
+                        store.put(result.new)
+                    kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in result.rows]
+                    tokens[name] = Tokens.from_rows(kept, self.model.header["inputs"][name]["dim"])
+                statuses = {name: result.statuses for name, result in encoded.items()}
+                yield from lines(self.model, part.ids, tokens, statuses)
+
+
+def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens],
+          statuses: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    """One object a row: the prediction, the inputs used, what the model is worth with them, and bad cells."""
+    for at, (name, prediction) in enumerate(zip(ids, model.predict(tokens), strict=True)):
+        line = {"id": name, **prediction}
+        if (known := model.measured(prediction["inputs"])) is not None:
+            line["measured"] = {known[0]: known[1]}
+        bad = {n: s[at] for n, s in statuses.items() if s[at] not in ("ok", "missing")}
+        yield {**line, "errors": bad} if bad else line
+
+
+def _from_features(model: Model, folder: Path) -> Iterator[dict[str, Any]]:
+    features = Features(folder)
+    names = shared_inputs(model, features.inputs, str(folder))
+    check_features(model, features, names)
+    ids = features.rows["id"].to_pylist()
+    statuses = {n: features.rows[status_column(n)].to_pylist() for n in names}
+    for start in range(0, len(features), BLOCK_ROWS):
+        at = range(start, min(start + BLOCK_ROWS, len(features)))
+        yield from lines(model, ids[at.start : at.stop], pooled(features, names, at),
+                         {n: s[at.start : at.stop] for n, s in statuses.items()})
+
+
+def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict[str, Any]]:
+    manifest = open_manifest(name)
+    for note in manifest.notes:
+        console.warn(note)
+    about = scan(manifest)
+    entries = model.header["inputs"]
+    names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) & set(about.columns)], name)
+    columns = [c for n in names for c in entries[n]["columns"]]
+    online = Online(model, columns, manifest.base, settings)
+    rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
+    yield from online.answer(rows, about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
+
+
+def _lines_from_stdin(model: Model, settings: Settings) -> Iterator[dict[str, Any]]:
+    """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
+    online: dict[tuple[str, ...], Online] = {}
+    for number, line in enumerate(sys.stdin.buffer):
+        if not line.strip():
+            continue
+        name = str(number)
+        try:
+            row = json_row(line, f"stdin, line {number + 1}")
+            name = row_id(row, number)
+            placed = place(model, {k: v for k, v in row.items() if k in _readable(model)})
+            key = tuple(sorted(set(placed) - {"id"}))
+            if not key:
+                raise UsageError(f"stdin, line {number + 1}: none of the model's inputs ({', '.join(model.inputs)})")
+            if key not in online:
+                online[key] = Online(model, key, Path(), settings)
+            yield from online[key].answer([(name, placed)], 1)
+        except MMToolError as error:
+            yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
+                   "errors": {"line": str(error)}}
+
+
+def _readable(model: Model) -> set[str]:
+    """Keys of a JSON line that mean something to the model; others, such as the target, are passed over."""
+    return {*model.inputs, *MODALITIES, *(c for e in model.header["inputs"].values() for c in e["columns"])}

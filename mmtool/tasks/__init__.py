@@ -1,0 +1,1 @@
+"""Built-in tasks, found through entry points as any other plugin's."""

@@ -1,0 +1,88 @@
+"""One number a row, or several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmtool.api import CellError, MMToolError, Task
+from mmtool.metrics.numbers import regression
+from mmtool.tasks.codec import split_cell
+
+
+class Regress(Task):
+    """A number a row, or several (`1.5|2` or a JSON list): squared error of standardised targets."""
+
+    api = 1
+    linear = True
+    main_metric = "r2"
+
+    def fit(self, targets: Sequence[str]) -> None:
+        rows = [numbers(target) for target in targets]
+        widths = sorted({len(row) for row in rows})
+        if len(widths) != 1:
+            raise MMToolError(f"training targets hold {' or '.join(map(str, widths))} numbers" if widths
+                              else "no training row has a number", "give every row the same number of numbers")
+        y = torch.tensor(rows, dtype=torch.float64)  # [N, K]
+        scale = y.std(0, correction=0)
+        if bool((scale == 0).any()):
+            raise MMToolError(f"every training row has the number {rows[0][int((scale == 0).nonzero()[0])]:g}",
+                              "there is nothing to learn; check the target column and the split")
+        self._set(y.mean(0), scale)
+
+    def check(self, target: str) -> None:
+        numbers(target)
+
+    def _set(self, mean: Tensor, scale: Tensor) -> None:
+        self.mean, self.scale = mean, scale  # each [K]
+        self.labels = [str(k) for k in range(len(mean))]
+
+    def assets(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "scale": self.scale}
+
+    def set_assets(self, assets: dict[str, Tensor]) -> None:
+        self._set(assets["mean"], assets["scale"])
+
+    def build(self, dims: dict[str, int]) -> None:
+        self.heads = nn.ModuleList(nn.Linear(dims[name], len(self.mean)) for name in sorted(dims))
+
+    def encode(self, target: str) -> Tensor:
+        row = numbers(target)
+        if len(row) != len(self.mean):
+            raise CellError(f"{len(row)} numbers, not {len(self.mean)}")
+        return (torch.tensor(row, dtype=torch.float64) - self.mean) / self.scale
+
+    def loss(self, outputs: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+        return (outputs - y.to(outputs)).square().mean(1) / 2
+
+    def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
+        return [self._prediction(row) for row in (outputs.double().cpu() * self.scale + self.mean).tolist()]
+
+    def baseline(self) -> dict[str, Any]:
+        return self._prediction(self.mean.tolist())
+
+    @staticmethod
+    def _prediction(row: list[float]) -> dict[str, Any]:
+        rounded = [float(f"{value:.9g}") for value in row]
+        return {"prediction": rounded[0] if len(rounded) == 1 else rounded}
+
+    def metrics(self, predictions: Sequence[dict[str, Any]], targets: Sequence[str], counts: Any) -> dict[str, Any]:
+        answers = [p["prediction"] for p in predictions]
+        predicted = np.array([a if isinstance(a, list) else [a] for a in answers], dtype=float)
+        return regression(np.array([numbers(target) for target in targets]), predicted, counts)
+
+
+def numbers(cell: str) -> list[float]:
+    """The numbers of a cell. Raises CellError for what is none."""
+    try:
+        row = [float(value) for value in split_cell(cell)]
+    except (TypeError, ValueError):
+        raise CellError(f"{cell[:40]!r} is no number") from None
+    if not row or not all(map(math.isfinite, row)):
+        raise CellError(f"{cell[:40]!r} is no finite number")
+    return row

@@ -1,0 +1,94 @@
+"""Any number of labels a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmtool.api import MMToolError, Task
+from mmtool.metrics.labels import tagging
+from mmtool.tasks.codec import labels_from_tensor, labels_to_tensor, split_cell
+
+DIGITS = 6
+
+
+class Tag(Task):
+    """Any number of tags a row (`a|b|c` or a JSON list): one sigmoid each and binary cross-entropy."""
+
+    api = 1
+    linear = True
+    calibrated = True
+    main_metric = "f1_micro"
+
+    def __init__(self, *, min_count: int = 2, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.min_count, self.threshold = min_count, threshold
+
+    def fit(self, targets: Sequence[str]) -> None:
+        counts = Counter(tag for target in targets for tag in self._tags(target))
+        labels = sorted(tag for tag, n in counts.items() if n >= self.min_count)
+        if not labels:
+            raise MMToolError(f"no tag occurs {self.min_count} times in the {len(targets)} training rows",
+                              "lower min_count, as in COLUMN=tag:min_count=1, or check the target column")
+        self._set(labels, [counts[tag] / len(targets) for tag in labels])
+
+    @staticmethod
+    def _tags(target: str) -> set[str]:
+        return {str(tag) for tag in split_cell(target)}
+
+    def _set(self, labels: list[str], shares: Sequence[float]) -> None:
+        self.labels = labels
+        self.numbers = {label: i for i, label in enumerate(labels)}
+        self.shares = torch.tensor(shares, dtype=torch.float64)  # [K], how often each tag is there
+
+    def assets(self) -> dict[str, Tensor]:
+        return {"labels": labels_to_tensor(self.labels), "shares": self.shares}
+
+    def set_assets(self, assets: dict[str, Tensor]) -> None:
+        self._set(labels_from_tensor(assets["labels"]), assets["shares"].tolist())
+
+    def build(self, dims: dict[str, int]) -> None:
+        self.heads = nn.ModuleList(nn.Linear(dims[name], len(self.labels)) for name in sorted(dims))
+
+    def encode(self, target: str) -> Tensor:
+        y = torch.zeros(len(self.labels), dtype=torch.uint8)
+        for tag in self._tags(target) & set(self.numbers):
+            y[self.numbers[tag]] = 1
+        return y
+
+    def loss(self, outputs: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(outputs, y.to(outputs), reduction="none").mean(1)
+
+    def to_scores(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
+    def from_scores(self, scores: Tensor) -> Tensor:
+        return scores.clamp(1e-7, 1 - 1e-7).logit()
+
+    def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
+        return [self._prediction(p) for p in outputs.double().sigmoid().tolist()]
+
+    def baseline(self) -> dict[str, Any]:
+        return self._prediction(self.shares.tolist())
+
+    def _prediction(self, probabilities: list[float]) -> dict[str, Any]:
+        ranked = sorted(zip(self.labels, probabilities, strict=True), key=lambda pair: -pair[1])
+        given = [(tag, round(p, DIGITS)) for tag, p in ranked if p >= self.threshold]
+        return {"prediction": [tag for tag, _ in given], "probability": given[-1][1] if given else None,
+                "probabilities": {tag: round(p, DIGITS) for tag, p in ranked}}
+
+    def metrics(self, predictions: Sequence[dict[str, Any]], targets: Sequence[str], counts: Any) -> dict[str, Any]:
+        at = self.numbers  # a tag that training did not learn is no part of the question
+        y, predicted = (np.zeros((len(targets), len(at)), dtype=bool) for _ in range(2))
+        for row, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
+            for array, tags in ((y, self._tags(target)), (predicted, prediction["prediction"])):
+                array[row, [at[tag] for tag in tags if tag in at]] = True
+        probabilities = None
+        if all(p.get("probabilities") for p in predictions):
+            probabilities = np.array([[p["probabilities"].get(tag, 0.0) for tag in at] for p in predictions])
+        return tagging(y, predicted, probabilities, counts)

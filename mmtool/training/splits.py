@@ -1,0 +1,80 @@
+"""Which rows train, which validate, which test: as a column says, or made, stratified and by groups, from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmtool import console
+from mmtool.errors import MMToolError
+from mmtool.manifest.archives import SPLITS
+from mmtool.metrics.grouping import Array
+
+TEST_SHARE, VAL_SHARE = 5, 7
+"""One row in 5 is kept for the test where no column says which; one in 7 of the rest validates."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each part; `made` where no column said so. Rows of no part are left out."""
+
+    train: list[int]
+    val: list[int]
+    test: list[int]
+    made: bool
+
+
+def read(cells: Sequence[str | None], rows: Sequence[int], *, need_train: bool = True) -> Split:
+    """The split that a column states, for the given rows. Raises MMToolError for another word, or no training row."""
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    nowhere = 0
+    for row in rows:
+        word = (cells[row] or "").strip().lower()
+        if not word:
+            nowhere += 1
+        elif word in SPLITS:
+            parts[SPLITS[word]].append(row)
+        else:
+            raise MMToolError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val and test")
+    if nowhere:
+        console.say(f"{nowhere} rows have no split and are left out")
+    if need_train and not parts["train"]:
+        raise MMToolError("no row with a target has split train", "mark some as train, or leave the column out")
+    return Split(parts["train"], parts["val"], parts["test"], made=False)
+
+
+def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | None, k: int, seed: int) -> list[list[int]]:
+    """`rows` in k parts: strata spread evenly, a group never torn. `strata` and `groups` hold an entry for each of `rows`.
+
+    Raises MMToolError for fewer rows, or fewer groups, than parts.
+    """
+    names = [str(i) for i in range(len(rows))] if groups is None else list(groups)
+    members: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        members.setdefault(name, []).append(at)
+    if len(members) < k:
+        what = "rows" if groups is None else "groups"
+        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}", "lower --folds, or add rows")
+    classes = {s: i for i, s in enumerate(sorted(set(strata)))}
+    shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
+    together = list(members.values())
+    table = _class_counts(together, [classes[s] for s in strata], len(classes))  # [G, C]
+    order = sorted(shuffled, key=lambda g: (-table[g].sum(), int(table[g].argmax())))  # large ones first
+    share = table.sum(0) / k  # [C]
+    filled = np.zeros((k, len(classes)))
+    parts: list[list[int]] = [[] for _ in range(k)]
+    for g in order:
+        over = ((filled + table[g] - share) ** 2 - (filled - share) ** 2) / np.maximum(share, 1)  # [k, C]
+        part = int(np.lexsort((filled.sum(1), over.sum(1).round(9)))[0])
+        filled[part] += table[g]
+        parts[part] += together[g]
+    return [[rows[at] for at in sorted(part)] for part in parts]
+
+
+def _class_counts(members: Sequence[Sequence[int]], classes: Sequence[int], size: int) -> Array:
+    table = np.zeros((len(members), size))
+    for g, at in enumerate(members):
+        np.add.at(table[g], [classes[i] for i in at], 1)
+    return table
