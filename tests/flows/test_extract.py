@@ -163,7 +163,8 @@ def test_a_reader_that_dies_and_a_value_that_is_not_finite_cost_one_row_each(mmt
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born deaf to it
 from mmtool.features import rows
 write = rows.write_part
 def slow(path, *rest):
