@@ -7,10 +7,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmtool.errors import OutputClosed
 
@@ -22,6 +22,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\
 _C1 = re.compile("[\x7f-\x9f]")
 
 quiet = False
+T = TypeVar("T")
 
 
 def set_quiet(value: bool) -> None:
@@ -120,7 +121,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
 
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="")
         started, count = time.monotonic(), 0
 
@@ -130,3 +131,14 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
             bar.update(task, advance=rows, rate=f"{count / max(time.monotonic() - started, 1e-9):.0f} rows/s")
 
         yield advance
+
+
+def counted(what: str, total: int, items: Iterable[T]) -> Iterator[T]:
+    """The items, with a live line on stderr unless they are themselves printed on a terminal."""
+    if sys.stdout.isatty():
+        yield from items
+        return
+    with progress(what, total) as advance:
+        for item in items:
+            advance(1)
+            yield item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ def sha256_of(tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def source_sha256(encoder: Encoder) -> str:
+    """SHA-256 of the file that holds the encoder's class: an author who edits it must not be served what is cached."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(encoder))).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # made in an interpreter, or frozen
+        return ""
 
 
 def plain_options(options: dict[str, Any]) -> dict[str, Any]:

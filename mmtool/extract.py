@@ -86,7 +86,8 @@ def extract(name: str, output: Path, settings: Settings) -> Result:
     try:
         counts, bad_rows, cached = run.go(batch_size)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command goes on where it stopped") from None
+        kept = f"{partial.rows_done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
+        raise Interrupted(f"interrupted; the same command goes on where it stopped: {kept}") from None
     finally:
         partial.release()
     result = Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)},
@@ -156,6 +157,8 @@ class _Run:
                 self.partial.write_assets(name, reading.built.encoder.assets())
         caches = self._caches(state["packs"])
         done = self.partial.rows_done
+        if done:
+            console.say(f"{done} of {self.about.rows} rows were done before; going on")
         workers = self.settings.workers
         loop_workers = default_workers(self.about.rows - done) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)

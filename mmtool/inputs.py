@@ -17,6 +17,7 @@ from mmtool.media.sniff import modality_of_bytes, modality_of_name
 DEFAULT_ENCODERS = {"image": ("effnet-lite0",), "text": ("minilm",), "audio": ("whisper-tiny", "spectral")}
 """The best encoder first, of those that work without options; a third party's is named with -e."""
 NEVER_INPUTS = ("id", "split")
+STARTER = "mmtool's plugins/mmtool-starter brings one"
 SAMPLE_ROWS = 1000
 LONGEST_NAME = 80
 RESERVED = ("features.json", "rows.parquet", "errors.jsonl")
@@ -86,7 +87,7 @@ def choose(manifest: Manifest, columns: Sequence[str]) -> tuple[list[Input], lis
             continue
         encoder = default_encoder(modality)
         if encoder is None:
-            notes.append(f"column {column!r} holds {modality}, but no encoder for it is installed; left out")
+            notes.append(f"column {column!r} holds {modality}, but no encoder for it is installed; left out ({STARTER})")
         else:
             chosen.append(Input(_unused(slug(column), chosen), (column,), encoder))
     if not chosen:

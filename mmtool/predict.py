@@ -123,10 +123,13 @@ def _file_cell(name: str) -> tuple[str, Any]:
     path = Path(name)
     try:
         if not path.exists():
-            raise UsageError(f"{name} does not exist", "check the path; a text goes to --text")
+            raise UsageError(f"{name} does not exist", "mmtool fetches nothing: download it first" if "://" in name
+                             else "check the path; a text goes to --text")
         with path.open("rb") as f:
             head = f.read(4096)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}", "check its rights") from error
+    except ValueError as error:  # a NUL in the name
         raise UsageError(f"{name}: {error}") from error
     modality = modality_of_bytes(head)
     if modality in (None, "text"):
@@ -152,7 +155,7 @@ def _inputs_of(names: Sequence[str], encoders: Mapping[str, str]) -> list[Input]
     for name in names:
         encoder = encoders.get(name) or inputs.default_encoder(name)
         if encoder is None:
-            known = "`mmtool plugins install mmtool-starter` brings one" if name in MODALITIES else \
+            known = inputs.STARTER if name in MODALITIES else \
                 f"{', '.join(MODALITIES)} have one by default"
             raise UsageError(f"no encoder for input {name!r}", f"name one with -e {name}=ENCODER; {known}")
         chosen.append(Input(inputs.slug(name), (name,), encoder))
@@ -183,7 +186,8 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
     model = _zero_shot(chosen, labels, manifest.base, settings)
     rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
     guesses = model.guess(rows, about.rows, workers=default_workers(about.rows), caching=True)
-    return predictions.stream((as_json(g, model.labels, settings.top) for g in guesses), settings.output)
+    found = (as_json(g, model.labels, settings.top) for g in guesses)
+    return predictions.stream(console.counted("predict", about.rows, found), settings.output)
 
 
 def _lines_from_stdin(settings: Settings, labels: list[str] | None) -> int:

@@ -137,7 +137,8 @@ def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict
     columns = [c for n in names for c in entries[n]["columns"]]
     online = Online(model, columns, manifest.base, settings)
     rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
-    yield from online.answer(rows, about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
+    found = online.answer(rows, about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
+    yield from console.counted("predict", about.rows, found)
 
 
 def _lines_from_stdin(model: Model, settings: Settings) -> Iterator[dict[str, Any]]:

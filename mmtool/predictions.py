@@ -56,7 +56,7 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     else:
         for prediction in found:
             show(prediction, alone=len(found) == 1, top=top)
-    for prediction in found:
+    for prediction in (p for p in found if p["prediction"] is not None):
         for name, reason in prediction.get("errors", {}).items():
             console.warn(f"{prediction['id']}: {name} was left out: {reason}")
     unused = [p for p in found if p["prediction"] is None]
@@ -64,7 +64,7 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
         p = unused[0]
         reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
-                      "nothing is left to predict from")
+                      "nothing is left of it to predict from")
         return FAILED if len(unused) == len(found) else SOME_BAD
     return 0
 
@@ -106,6 +106,8 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
 def check_target(path: Path) -> None:
     """May a file be written there? Raises MMToolError, before any work is done."""
     parent = path.absolute().parent
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
+        raise MMToolError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
     if path.is_dir():
         raise MMToolError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet")
     if not parent.is_dir():

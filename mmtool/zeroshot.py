@@ -25,7 +25,7 @@ from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import numerics
 from mmtool.features.part import Part
-from mmtool.inputs import Input, default_encoder
+from mmtool.inputs import STARTER, Input, default_encoder
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row
 from mmtool.media.limits import Limits
@@ -83,7 +83,7 @@ class ZeroShot:
         built = self._built[item.encoder]
         if built.encoder.space is None:
             raise UsageError(f"encoder {built.spec} states no space, so it cannot be compared with labels",
-                             "use one that does (`mmtool plugins info NAME`), or train a model")
+                             f"use one that does ({STARTER}), or train a model")
         reading = sources.finish(item, built, Manifest("", self.base, (), lambda: iter(())), keep="space", limits=self.limits,
                                  allow_random=True, device=self.device, assets=None)
         self.engines[item.name] = Engine(reading.built.encoder, self.device, "fp32", BATCH_SIZE)

@@ -58,4 +58,5 @@ def test_columns_without_an_encoder_are_left_out_aloud(tmp_path: Path, monkeypat
     manifest = open_manifest(str(path))
     chosen, notes = inputs.choose(manifest, ["id", "photo", "title", "kind", "split"])
     assert chosen == [Input("title", ("title",), "tiny-letters")]
-    assert notes == ["column 'photo' holds image, but no encoder for it is installed; left out"]
+    assert notes == ["column 'photo' holds image, but no encoder for it is installed; left out "
+                     "(mmtool's plugins/mmtool-starter brings one)"]

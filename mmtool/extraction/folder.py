@@ -123,9 +123,20 @@ class Partial:
         rows_file.join(parts, self.folder / ROWS)
         rows_file.write_errors(parts, self.folder / ERRORS, inputs)
         files.write_json(self.folder / HEADER, header)
+        self._say_replaced(header)
         shutil.rmtree(self.folder / PARTS)
         (self.folder / PROGRESS).unlink()
         self._put_in_place()
+
+    def _say_replaced(self, header: dict[str, Any]) -> None:
+        try:
+            before = json.loads((self.target / HEADER).read_bytes())
+        except (OSError, ValueError):
+            return
+        for what, key in (("rows", "manifest"), ("inputs", "inputs")):
+            if before.get(key) != header[key]:
+                console.warn(f"the features in {self.target}, of other {what}, are replaced")
+                return
 
     def _put_in_place(self) -> None:
         if self.target.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmtool.encoding import Built
 from mmtool.engine import Keep
 from mmtool.errors import CellError, MMToolError, UsageError
 from mmtool.features.reader import Features
-from mmtool.inputs import Input
+from mmtool.inputs import Input, modality_of_column
 from mmtool.manifest.open import Manifest, row_id
 from mmtool.media.limits import Limits
 
@@ -49,7 +50,8 @@ class Reading:
 
     def stamp(self, numerics: dict[str, Any]) -> str:
         """What the cache finds its rows by, besides their content."""
-        return encoding.fingerprint([self.identity, self.built.package, numerics, cells.limits_of(self.source), self.keep])
+        return encoding.fingerprint([self.identity, self.built.package, encoding.source_sha256(self.built.encoder), numerics,
+                                     cells.limits_of(self.source), self.keep])
 
 
 def build(item: Input, manifest: Manifest, *, keep: Keep, limits: Limits, seed: int, allow_random: bool,
@@ -69,6 +71,7 @@ def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits:
     if len(item.columns) > 1 and encoder.modality != "table":
         raise UsageError(f"encoder {built.name!r} reads one column of {encoder.modality}, not {len(item.columns)}",
                          "join columns only for the table encoder")
+    _refuse_other_media(item, built, manifest)
     source = Source(encoder.modality, manifest.base, limits)
     fitted = encoder.needs_fit()
     if assets:
@@ -81,6 +84,17 @@ def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits:
                           "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random")
     preparer = encoder if device.type == "cpu" else copy.deepcopy(encoder)
     return Reading(item, built, source, keep, encoding.identity(built), fitted, preparer)
+
+
+def _refuse_other_media(item: Input, built: Built, manifest: Manifest) -> None:
+    media = ("image", "audio")
+    if built.encoder.modality in media:
+        sample = [row.get(item.columns[0]) for row in islice(manifest.rows(), 100)]
+        held = modality_of_column([cell for cell in sample if cell is not None])
+        if held in media and held != built.encoder.modality:
+            reads = built.encoder.modality
+            raise UsageError(f"column {item.columns[0]!r} holds {held}, and encoder {built.spec} reads {reads}",
+                             f"choose an encoder of {held}: `mmtool plugins list`")
 
 
 def training_cells(item: Input, manifest: Manifest, source: Source, built: Built) -> Iterator[Any]:

