@@ -37,6 +37,7 @@ lint: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/train_stamps.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build

@@ -208,3 +208,26 @@ def test_a_cache_that_cannot_be_written_costs_nothing(mmtool: Callable, tmp_path
     assert (ran.code, "going on without it" in ran.err) == (0, True)
     monkeypatch.setenv("MMTOOL_CACHE_BYTES", "10G")
     assert mmtool("extract", manifest, "-o", tmp_path / "g", *LETTERS).code == 2
+
+
+def test_an_edited_plugin_is_not_served_what_is_cached(mmtool: Callable, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    assert "0 cached" in mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS).err
+    assert "3 cached" in mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS).err
+    edited = tmp_path / "edited.py"
+    edited.write_text("# another text\n")
+    monkeypatch.setattr("inspect.getfile", lambda _: str(edited))
+    assert "0 cached" in mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS).err
+
+
+def test_replacing_other_features_is_said(mmtool: Callable, tmp_path: Path) -> None:
+    for name, rows, words in (("a", 3, None), ("a", 3, None), ("b", 4, "of other rows, are replaced")):
+        ran = mmtool("extract", make_manifest(tmp_path / name, rows), "-o", tmp_path / "f", *LETTERS)
+        assert (words or "") in ran.err
+        assert ("replaced" in ran.err) == (words is not None)
+
+
+def test_sounds_are_not_given_to_an_encoder_of_pictures(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("extract", make_manifest(tmp_path / "d", 3), "-o", tmp_path / "f", "-e", "clip=tiny-colour")
+    assert (ran.code, "'clip' holds audio" in ran.err) == (2, True)
