@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"(?:^|\(|\| )(mmtool (?:predict|extract|plugins|train|eval|info) .*?)(?:\s{2,}#.*|\)|`|$)", README, re.M)))
+VERBS = "predict|extract|plugins|train|eval|info"
+COMMANDS = sorted(set(re.findall(rf"(?:^|\(|\| )(mmtool (?:{VERBS}) .*?)(?:\s{{2,}}#.*|\)|`|$)", README, re.M)))
 
 
 def block(after: str, language: str) -> str:
