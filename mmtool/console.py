@@ -112,7 +112,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, to_stdout
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[float], None]]:
     """A live line with rate and time left, where stderr is a terminal; yields `advance(rows)`."""
     if quiet or not sys.stderr.isatty():
         yield lambda rows: None
@@ -123,9 +123,9 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="")
-        started, count = time.monotonic(), 0
+        started, count = time.monotonic(), 0.0
 
-        def advance(rows: int) -> None:
+        def advance(rows: float) -> None:
             nonlocal count
             count += rows
             bar.update(task, advance=rows, rate=f"{count / max(time.monotonic() - started, 1e-9):.0f} rows/s")

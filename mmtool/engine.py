@@ -6,7 +6,7 @@ What is batched with what is a function of the block alone, so that equal blocks
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,8 +77,12 @@ class Engine:
             torch.backends.cuda.matmul.allow_tf32 = False
         self.encoder = self.encoder.to(self.device).eval()
 
-    def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep) -> list[Tensor | None]:
-        """Prepared cells (None: no usable cell there) -> tokens `[T, D]` of each on the CPU, T = 1 unless `keep` is tokens."""
+    def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep,
+               done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:
+        """Prepared cells (None: no usable cell there) -> tokens `[T, D]` of each on the CPU, T = 1 unless `keep` is tokens.
+
+        `done` is told the cells of each batch.
+        """
         out: list[Tensor | None] = [None] * len(prepared)
         for batch in plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"):
             start = 0
@@ -96,6 +100,7 @@ class Engine:
                     if prepared[i] is not None:
                         out[i] = row
                 start += len(part)
+                done(len(part))
         return out
 
     def _forward(self, cells: list[Tensor | None], keep: Keep) -> list[Tensor]:

@@ -182,6 +182,7 @@ class _Run:
         number = self.partial.shards_done
         part, encoded = Part(statuses={n: [] for n in self.readings}), {n: list[Encoded]() for n in self.readings}
         with console.progress("extract", self.about.rows, done) as advance:
+            loop.advance = advance
             for block, results in loop.run(rows, self.about.rows - done, pool):
                 part.ids += block.ids
                 part.rows += block.rows
@@ -189,7 +190,6 @@ class _Run:
                     part.statuses[name] += result.statuses
                     encoded[name].append(result)
                 done += len(block.ids)
-                advance(len(block.ids))
                 if len(part.ids) == shard_rows(number, pooled=self.partial.pooled) or done == self.about.rows:
                     self._write(number, part, encoded, caches, loop.engines)
                     number += 1

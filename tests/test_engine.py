@@ -37,6 +37,12 @@ def test_rows_come_back_in_their_order() -> None:
     assert [None if r is None else r[:, 0].tolist() for r in rows] == [[99.0] * 3, None, [97.0], [98.0] * 2]
 
 
+def test_progress_is_told_batch_by_batch() -> None:
+    told: list[int] = []
+    engine(Letters(), batch_size=2).encode(cells(1, 1, None, 1, 1), keep="pooled", done=told.append)
+    assert told == [2, 2, 1]
+
+
 def test_memory_that_runs_out_halves_until_it_fits() -> None:
     greedy = engine(Greedy(), batch_size=32)
     rows = greedy.encode(cells(*[2] * 40), keep="pooled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -43,6 +43,8 @@ class BlockLoop:
     def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None]) -> None:
         self.readings = sorted(readings, key=lambda r: r.name)
         self.engines, self.caches = engines, caches
+        self.advance: Callable[[float], None] = lambda rows: None
+        """Told how many rows' worth of work is done, as it is done; a block amounts to its rows."""
         nothing = np.zeros(0, np.uint64)
         self.jobs = {r.name: Job(r.source, r.preparer, nothing if (c := caches[r.name]) is None else c.known)
                      for r in self.readings}
@@ -96,7 +98,16 @@ class BlockLoop:
         first = {o.key: i for i, o in reversed(list(enumerate(outcomes))) if o.status == "ok"}
         places = [i for i, o in enumerate(outcomes) if o.status == "bad" or (o.status == "ok" and first[o.key] == i)]
         prepared = [None if (p := outcomes[i].prepared) is None else torch.from_numpy(p) for i in places]
-        for i, row in zip(places, engine.encode(prepared, keep=reading.keep), strict=True):
+        share, told = 1 / len(self.readings), 0
+
+        def done(cells: int) -> None:
+            nonlocal told
+            told += cells
+            self.advance(cells * share)
+
+        computed = engine.encode(prepared, keep=reading.keep, done=done)
+        self.advance((len(outcomes) - told) * share)
+        for i, row in zip(places, computed, strict=True):
             if row is None:
                 continue
             if len(row) and bool(torch.isfinite(row).all()):
