@@ -57,6 +57,12 @@ def choose_batch_size(text: str, device: torch.device) -> int:
     return int(text)
 
 
+def check_precision(name: str) -> None:
+    """Raises UsageError for a precision that `DTYPES` does not hold."""
+    if name not in DTYPES:
+        raise UsageError(f"--precision {name!r} is not known", "use " + ", ".join(DTYPES))
+
+
 @dataclass
 class Engine:
     """One encoder on its device. `batch_size` falls by half whenever memory runs out; `halved` says so."""
@@ -68,8 +74,6 @@ class Engine:
     halved: bool = field(default=False)
 
     def __post_init__(self) -> None:
-        if self.precision not in DTYPES:
-            raise UsageError(f"--precision {self.precision!r} is not known", "use fp32, bf16 or fp16")
         if self.device.type == "cuda":  # equal inputs must give equal bits
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True

@@ -1,6 +1,10 @@
 """The errors that a user can cause. Anything else that escapes is a bug of ours and keeps its traceback."""
 
 
+TOO_MANY_BAD = 3
+"""Exit code of what was done, but with more bad samples than allowed."""
+
+
 class MMToolError(Exception):
     """A failure that the user can mend: what is wrong and where, then what to do.
 

@@ -13,7 +13,7 @@ from mmtool.api import Task
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.features.reader import Features
-from mmtool.manifest.open import open_manifest, row_id
+from mmtool.manifest.open import ids_and_rows, open_manifest
 from mmtool.matching import check_features
 from mmtool.model import Model, load
 from mmtool.network import having, key_of, only, subsets, take
@@ -112,7 +112,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise UsageError("predictions are scored against a column", "name it: --target COLUMN[=TASK]")
     report.check_report(output)
     predictions = _read_predictions(path)
-    table = {row_id(row, number): row for number, row in enumerate(open_manifest(manifest).rows())}
+    table = dict(ids_and_rows(open_manifest(manifest)))
     if unknown := [p["id"] for p in predictions if p["id"] not in table]:
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))

@@ -16,19 +16,17 @@ import torch
 
 from mmtool import cache, console, encoding, inputs
 from mmtool.cache import Cache
-from mmtool.engine import DTYPES, Engine, choose_batch_size, choose_device
-from mmtool.errors import Interrupted, MMToolError, UsageError
+from mmtool.engine import DTYPES, Engine, check_precision, choose_batch_size, choose_device
+from mmtool.errors import TOO_MANY_BAD, Interrupted, MMToolError, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
 from mmtool.extraction.sources import Headers, Reading
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
-from mmtool.manifest.open import Manifest, Scan, open_manifest, scan
+from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers
-
-TOO_MANY_BAD = 3
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def extract(name: str, output: Path, settings: Settings) -> Result:
     check_target(output)
     device = choose_device(settings.device)
     batch_size = choose_batch_size(settings.batch_size, device)
-    if settings.precision not in DTYPES:
-        raise UsageError(f"--precision {settings.precision!r} is not known", "use " + ", ".join(DTYPES))
+    check_precision(settings.precision)
     manifest = open_manifest(name)
     for note in manifest.notes:
         console.warn(note)
@@ -148,14 +145,16 @@ class _Run:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
         if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
             cache.evict(cache.home())
+        caches = self._caches({})
+        packs = {n: c.packs for n, c in caches.items() if c is not None}
         state = self.partial.begin({
-            "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(),
-            "packs": {n: c.packs for n, c in self._caches({}).items() if c is not None}})
+            "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(), "packs": packs})
+        if state["packs"] != packs:  # resumed: other runs have added to the cache since
+            caches = self._caches(state["packs"])
         torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
             if reading.fitted:
                 self.partial.write_assets(name, reading.built.encoder.assets())
-        caches = self._caches(state["packs"])
         done = self.partial.rows_done
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")
@@ -178,7 +177,7 @@ class _Run:
         return {n: Cache(cache.home() / self.stamps[n], packs.get(n)) for n in self.readings}
 
     def _fill(self, loop: BlockLoop, pool: Readers, done: int, caches: dict[str, Cache | None]) -> None:
-        rows = (pair for number, pair in enumerate(sources.ids_and_rows(self.manifest)) if number >= done)
+        rows = (pair for number, pair in enumerate(ids_and_rows(self.manifest)) if number >= done)
         number = self.partial.shards_done
         part, encoded = Part(statuses={n: [] for n in self.readings}), {n: list[Encoded]() for n in self.readings}
         with console.progress("extract", self.about.rows, done) as advance:

@@ -13,7 +13,7 @@ from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, UsageError
 from mmtool.inputs import Input
-from mmtool.manifest.open import is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_manifest, row_id, scan
 from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
@@ -184,8 +184,7 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
             console.warn(note)
         console.say("inputs: " + ", ".join(f"{i.name} ({i.encoder})" for i in chosen))
     model = _zero_shot(chosen, labels, manifest.base, settings)
-    rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
-    guesses = model.guess(rows, about.rows, workers=default_workers(about.rows), caching=True)
+    guesses = model.guess(ids_and_rows(manifest), about.rows, workers=default_workers(about.rows), caching=True)
     found = (as_json(g, model.labels, settings.top) for g in guesses)
     return predictions.stream(console.counted("predict", about.rows, found), settings.output)
 

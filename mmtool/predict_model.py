@@ -7,23 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtool import cache, console, predictions
+from mmtool import console, predictions
 from mmtool.api import Tokens
-from mmtool.cache import Cache
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import default_workers
 from mmtool.extraction import sources
-from mmtool.extraction.blocks import BlockLoop
+from mmtool.extraction.blocks import run_blocks
 from mmtool.extraction.sources import Headers
 from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
 from mmtool.features.reader import Features
-from mmtool.manifest.open import Manifest, is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, open_manifest, row_id, scan
 from mmtool.manifest.rows import Row
 from mmtool.matching import check_features, shared_inputs
 from mmtool.model import Model, load
 from mmtool.predict import MODALITIES, Settings, alone, file_rows
-from mmtool.readers import Readers
 from mmtool.training.data import pooled
 
 
@@ -89,19 +87,14 @@ class Online:
                caching: bool = False) -> Iterator[dict[str, Any]]:
         """The predictions of `total` rows, in their order."""
         stamp = numerics(self.device, "fp32")
-        caches = {r.name: Cache(cache.home() / r.stamp(stamp)) if caching else None
-                  for r in self.readings}
-        loop = BlockLoop(self.readings, self.engines, caches)
-        with Readers(workers, loop.jobs) as pool:
-            for part, encoded in loop.run(rows, total, pool):
-                tokens = {}
-                for name, result in encoded.items():
-                    if (store := caches[name]) is not None:
-                        store.put(result.new)
-                    kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in result.rows]
-                    tokens[name] = Tokens.from_rows(kept, self.model.header["inputs"][name]["dim"])
-                statuses = {name: result.statuses for name, result in encoded.items()}
-                yield from lines(self.model, part.ids, tokens, statuses)
+        stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
+        for part, encoded in run_blocks(self.readings, self.engines, rows, total, workers=workers, stamps=stamps):
+            tokens = {}
+            for name, result in encoded.items():
+                kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in result.rows]
+                tokens[name] = Tokens.from_rows(kept, self.model.header["inputs"][name]["dim"])
+            statuses = {name: result.statuses for name, result in encoded.items()}
+            yield from lines(self.model, part.ids, tokens, statuses)
 
 
 def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens],
@@ -136,8 +129,7 @@ def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) & set(about.columns)], name)
     columns = [c for n in names for c in entries[n]["columns"]]
     online = Online(model, columns, manifest.base, settings)
-    rows = ((row_id(row, number), row) for number, row in enumerate(manifest.rows()))
-    found = online.answer(rows, about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
+    found = online.answer(ids_and_rows(manifest), about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
     yield from console.counted("predict", about.rows, found)
 
 

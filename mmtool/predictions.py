@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmtool import console
-from mmtool.errors import MMToolError
+from mmtool.errors import TOO_MANY_BAD, MMToolError
 
-FAILED, SOME_BAD = 1, 3
+FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "inputs", "contributions", "measured", "errors")
 
 
@@ -65,7 +65,7 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
         reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
                       "nothing is left of it to predict from")
-        return FAILED if len(unused) == len(found) else SOME_BAD
+        return FAILED if len(unused) == len(found) else TOO_MANY_BAD
     return 0
 
 
@@ -100,7 +100,7 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
         write(output, counted())
         console.out(str(output))
     console.say(f"{count} rows, {bad} without a usable input")
-    return SOME_BAD if bad > 0.01 * count else 0
+    return TOO_MANY_BAD if bad > 0.01 * count else 0
 
 
 def check_target(path: Path) -> None:

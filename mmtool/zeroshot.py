@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool import cache, encoding
-from mmtool.cache import Cache
-from mmtool.encoding import Built
+from mmtool import encoding
 from mmtool.engine import Engine
 from mmtool.errors import UsageError
 from mmtool.extraction import sources
-from mmtool.extraction.blocks import BlockLoop, Encoded
+from mmtool.extraction.blocks import Encoded, run_blocks
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import numerics
 from mmtool.features.part import Part
@@ -29,7 +27,6 @@ from mmtool.inputs import STARTER, Input, default_encoder
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row
 from mmtool.media.limits import Limits
-from mmtool.readers import Readers
 
 BATCH_SIZE = 32
 LABELS = "=labels"
@@ -54,7 +51,7 @@ class ZeroShot:
         self.base, self.device, self.limits, self.seed, self.use_cache = base, device, limits, seed, use_cache
         self.readings: list[Reading] = []
         self.engines: dict[str, Engine] = {}
-        self._built: dict[str, Built] = {}
+        self._known: dict[str, tuple[Reading, Engine]] = {}
         for item in inputs:
             self.add(item)
         labeller = self._labeller()
@@ -78,22 +75,21 @@ class ZeroShot:
         self.readings.append(reading)
 
     def _reading(self, item: Input) -> Reading:
-        if item.encoder not in self._built:  # labels and texts, most often, go through one encoder
-            self._built[item.encoder] = encoding.build(item.encoder, seed=self.seed)
-        built = self._built[item.encoder]
-        if built.encoder.space is None:
-            raise UsageError(f"encoder {built.spec} states no space, so it cannot be compared with labels",
-                             f"use one that does ({STARTER}), or train a model")
-        reading = sources.finish(item, built, Manifest("", self.base, (), lambda: iter(())), keep="space", limits=self.limits,
-                                 allow_random=True, device=self.device, assets=None)
-        self.engines[item.name] = Engine(reading.built.encoder, self.device, "fp32", BATCH_SIZE)
-        return reading
+        if item.encoder not in self._known:  # labels and texts, most often, go through one encoder
+            built = encoding.build(item.encoder, seed=self.seed)
+            if built.encoder.space is None:
+                raise UsageError(f"encoder {built.spec} states no space, so it cannot be compared with labels",
+                                 f"use one that does ({STARTER}), or train a model")
+            reading = sources.finish(item, built, Manifest("", self.base, (), lambda: iter(())), keep="space",
+                                     limits=self.limits, allow_random=True, device=self.device, assets=None)
+            self._known[item.encoder] = reading, Engine(reading.built.encoder, self.device, "fp32", BATCH_SIZE)
+        reading, self.engines[item.name] = self._known[item.encoder]
+        return replace(reading, input=item)
 
     def _labeller(self) -> Reading:
         for reading in self.readings:
             if reading.source.modality == "text":
-                self.engines[LABELS] = self.engines[reading.name]
-                return replace(reading, input=Input(LABELS, (LABELS,), reading.input.encoder))
+                return self._reading(Input(LABELS, (LABELS,), reading.input.encoder))
         name = default_encoder("text")
         if name is None:
             raise UsageError(f"no text encoder of space {self.space!r} is installed to read the labels",
@@ -118,16 +114,9 @@ class ZeroShot:
 
     def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, workers: int,
              caching: bool) -> Iterator[tuple[Part, dict[str, Encoded]]]:
-        stamp = numerics(self.device, "fp32") if caching else {}
-        caches = {r.name: Cache(cache.home() / r.stamp(stamp)) if caching else None
-                  for r in readings}
-        loop = BlockLoop(readings, self.engines, caches)
-        with Readers(workers, loop.jobs) as pool:
-            for part, encoded in loop.run(rows, total, pool):
-                for name, result in encoded.items():
-                    if (store := caches[name]) is not None:
-                        store.put(result.new)
-                yield part, encoded
+        stamp = numerics(self.device, "fp32")
+        stamps = {r.name: r.stamp(stamp) for r in readings} if caching else None
+        return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps)
 
     def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0, caching: bool = False) -> Iterator[Guess]:
         """The guesses for `total` rows, in their order."""

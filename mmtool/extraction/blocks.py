@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool import cells
+from mmtool import cache, cells
 from mmtool.cache import Cache
 from mmtool.engine import Engine
 from mmtool.errors import MMToolError
@@ -78,13 +78,13 @@ class BlockLoop:
                     yield Task(reading.name, raws[at : at + TASK_CELLS])
 
     def _encode(self, reading: Reading, block: list[tuple[str, Row]], outcomes: list[Outcome]) -> Encoded:
-        engine, cache = self.engines[reading.name], self.caches[reading.name]
+        engine, store = self.engines[reading.name], self.caches[reading.name]
         rows: list[Tensor | None] = [None] * len(outcomes)
         out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
         whole = _signature(outcomes, engine.batch_size)
         for i, outcome in enumerate(outcomes):
-            if outcome.status == "cached" and cache is not None:
-                if (hit := cache.get(outcome.key, whole)) is not None:
+            if outcome.status == "cached" and store is not None:
+                if (hit := store.get(outcome.key, whole)) is not None:
                     rows[i], out.statuses[i] = hit[0], "ok"
                     out.cached += 1
                     out.elsewhere += not hit[1]
@@ -120,6 +120,19 @@ class BlockLoop:
             if outcome.status == "ok" and first[outcome.key] != i:
                 rows[i], out.statuses[i] = rows[first[outcome.key]], out.statuses[first[outcome.key]]
         return out
+
+
+def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: Iterable[tuple[str, Row]], total: int, *,
+               workers: int, stamps: Mapping[str, str] | None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+    """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given."""
+    caches = {r.name: None if stamps is None else Cache(cache.home() / stamps[r.name]) for r in readings}
+    loop = BlockLoop(readings, engines, caches)
+    with Readers(workers, loop.jobs) as pool:
+        for part, encoded in loop.run(rows, total, pool):
+            for name, result in encoded.items():
+                if (store := caches[name]) is not None:
+                    store.put(result.new)
+            yield part, encoded
 
 
 def _signature(outcomes: Sequence[Outcome], batch_size: int) -> bytes:

@@ -20,7 +20,7 @@ from mmtool.engine import Keep
 from mmtool.errors import CellError, MMToolError, UsageError
 from mmtool.features.reader import Features
 from mmtool.inputs import Input, modality_of_column
-from mmtool.manifest.open import Manifest, row_id
+from mmtool.manifest.open import Manifest
 from mmtool.media.limits import Limits
 
 
@@ -182,9 +182,3 @@ def parse_weights(texts: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"--weights {text!r}: no such file" if equals else f"--weights {text!r} is not INPUT=FILE")
         parsed[name] = Path(path)
     return parsed
-
-
-def ids_and_rows(manifest: Manifest) -> Iterator[tuple[str, Any]]:
-    """Every row with its id."""
-    for number, row in enumerate(manifest.rows()):
-        yield row_id(row, number), row

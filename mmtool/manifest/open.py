@@ -134,6 +134,12 @@ def row_id(row: Row, number: int) -> str:
     return str(number) if cell is None else str(cell)
 
 
+def ids_and_rows(manifest: Manifest) -> Iterator[tuple[str, Row]]:
+    """Every row with its id."""
+    for number, row in enumerate(manifest.rows()):
+        yield row_id(row, number), row
+
+
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
