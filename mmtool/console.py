@@ -133,6 +133,32 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[float],
         yield advance
 
 
+class _Advance:
+    """What `live_line` yields; `plain`: nothing is drawn."""
+
+    def __init__(self, draw: Callable[[int, str], None] | None) -> None:
+        self.plain, self.draw = draw is None, draw
+
+    def __call__(self, steps: int, told: str) -> None:
+        if self.draw is not None:
+            self.draw(steps, told)
+
+
+@contextmanager
+def live_line(what: str, total: int) -> Iterator[_Advance]:
+    """A live line with a text of its own and the time left, where stderr is a terminal; yields `advance(steps, text)`."""
+    if quiet or not sys.stderr.isatty():
+        yield _Advance(None)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+               TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task(what, total=total, told="")
+        yield _Advance(lambda steps, told: bar.update(task, advance=steps, told=literal(told)))
+
+
 def counted(what: str, total: int, items: Iterable[T]) -> Iterator[T]:
     """The items, with a live line on stderr unless they are themselves printed on a terminal."""
     if sys.stdout.isatty():

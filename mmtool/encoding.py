@@ -31,7 +31,7 @@ class Built:
     def spec(self) -> str:
         """The specification as the command line would write it, options at their defaults left out."""
         defaults = {n: p.default for n, p in specs.signature(type(self.encoder)).items()}
-        said = {k: v for k, v in self.options.items() if v != defaults[k]}
+        said = {k: v.name if isinstance(v, Path) else v for k, v in self.options.items() if v != defaults[k]}
         variant = f":{said.pop(first)}" if (first := next(iter(defaults), None)) in said else ""
         return ",".join([self.name + variant, *(f"{k}={v}" for k, v in said.items())])
 
@@ -95,10 +95,14 @@ def plain_options(options: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def identity(built: Built) -> dict[str, Any]:
-    """What decides whether features and models fit together: name, options, revision, weights and assets."""
+def identity(built: Built, plain: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What decides whether features and models fit together: name, options, revision, weights and assets.
+
+    `plain`: the options as a header has them, where a file brings the weights that a path option names.
+    """
     encoder = built.encoder
-    options = {k: v["sha256"] if isinstance(v, dict) else v for k, v in plain_options(built.options).items()}
+    stated = plain_options(built.options) if plain is None else plain
+    options = {k: v["sha256"] if isinstance(v, dict) else v for k, v in stated.items()}
     weights = encoder.weights_sha256 or ""
     return {"name": built.name, "options": options, "revision": encoder.revision,
             "weights": sha256_of(dict(encoder.state_dict())) + weights, "assets": sha256_of(encoder.assets())}

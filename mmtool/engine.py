@@ -48,6 +48,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def be_deterministic(device: torch.device) -> None:
+    """Equal inputs must give equal bits, also on a GPU."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def choose_batch_size(text: str, device: torch.device) -> int:
     """A number, or `auto`: 32 on a CPU, where more gains nothing, 128 elsewhere. Raises UsageError."""
     if text == "auto":
@@ -74,11 +83,7 @@ class Engine:
     halved: bool = field(default=False)
 
     def __post_init__(self) -> None:
-        if self.device.type == "cuda":  # equal inputs must give equal bits
-            torch.backends.cudnn.benchmark = False
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+        be_deterministic(self.device)
         self.encoder = self.encoder.to(self.device).eval()
 
     def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, opening, report
-from mmtool.api import Task
+from mmtool import console, fused, info, opening, report
+from mmtool.api import Task, Tokens
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
+from mmtool.features.format import status_column
 from mmtool.features.reader import Features
-from mmtool.manifest.open import ids_and_rows, open_manifest
+from mmtool.inputs import NEVER_INPUTS, modality_of_column
+from mmtool.manifest.open import Manifest, ids_and_rows, open_manifest
+from mmtool.manifest.rows import Row
 from mmtool.matching import check_features
 from mmtool.model import Model, load
 from mmtool.network import having, key_of, only, subsets, take
@@ -32,52 +36,119 @@ class Settings:
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
 
 
-def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Result:
+    """The metrics as in metrics.json, and how an extraction before them ended."""
+
+    metrics: dict[str, Any]
+    exit_code: int = 0
+
+
+def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> Result:
     """A model on the rows of features or of a manifest. Raises MMToolError where no row is left to score."""
     if settings.split not in ("test", "all"):
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
     report.check_report(output)
     model = load(path)
-    with opening.open_for(model, name, settings.extraction) as (features, names):
+    with opening.open_for(model, name, settings.extraction) as (features, names, code):
         check_features(model, features, names)
         with one_thread():
-            metrics, predictions = _score(model, features, names, settings)
-    report.write_report(output, metrics, predictions)
-    return metrics
+            scored = _score(model, features, names, settings)
+        report.write(output, scored, _about_model(path, name, model, features))
+    return Result(scored.metrics, code)
 
 
-def _score(model: Model, features: Features, names: list[str],
-           settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    column = model.header["task"]["target"]
-    if column not in features.header["columns"]:
-        raise MMToolError(f"{features.folder} has no column {column!r}, which the model predicts", "add it, or use `predict`")
-    cells = features.rows[column].to_pylist()
-    rows = targets.readable(model.task, column, cells)
-    rows, which = _rows(model, features, names, column, rows, settings.split)
+def _about_model(path: Path, name: str, model: Model, features: Features) -> report.About:
+    rows: dict[str, Row] = {}
+    columns = ("id", *sorted({c for entry in model.header["inputs"].values() for c in entry["columns"]} - {"id"}))
+    status = {status_column(n): n for n in model.inputs if status_column(n) in features.rows.column_names}
+    there = [c for c in columns if c in features.rows.column_names]
+    statuses = {}
+    for row in features.rows.select([*there, *status]).to_pylist():
+        statuses[str(row["id"])] = {n: row.pop(c) for c, n in status.items()}
+        rows[str(row["id"])] = row
+    curves = {c: [x for x in model.header["curves"] if x.get("column", c) == c] for c in model.columns}
+    facts = [("model", str(path)), ("data", name), *info.summary({"kind": "model", **model.header})[1:]]
+    tasks = {c: e["name"] for c, e in model.header["tasks"].items()}
+    return report.About(f"{path.name} on {Path(name).name or name}", facts, model.header["inputs"], rows,
+                        Path(features.header["base"]), tasks, curves, statuses)
+
+
+def _columns_as_inputs(manifest: Manifest, columns: list[str]) -> dict[str, dict[str, Any]]:
+    """The columns that a page can show of a manifest without a model: media and text."""
+    sample = list(islice(manifest.rows(), 200))
+    found = {}
+    for column in columns:
+        modality = modality_of_column([cell for row in sample if (cell := row.get(column)) is not None])
+        if modality is not None and column not in NEVER_INPUTS:
+            found[column] = {"columns": [column], "modality": modality, "limits": {}}
+    return found
+
+
+def _score(model: Model, features: Features, names: list[str], settings: Settings) -> report.Scored:
+    for column in model.columns:
+        if column not in features.header["columns"]:
+            raise MMToolError(f"{features.folder} has no column {column!r}, which the model predicts",
+                              "add it, or use `predict`")
+    cells = {c: features.rows[c].to_pylist() for c in model.columns}
+    readable = {c: set(targets.readable(task, c, cells[c])) for c, task in model.tasks.items()}
+    rows, which = _rows(model, features, names, sorted(set[int]().union(*readable.values())), settings.split)
     inputs = training_data.pooled(features, names, rows)
-    usable = [at for at in range(len(rows)) if any(bool(t.present[at]) for t in inputs.values())]
+    used = fused.used_inputs(features, rows) if names == ["fused"] else measure.used_in(inputs)
+    usable = [at for at in range(len(rows)) if used[at]]
+    notes = []
     if len(usable) < len(rows):
-        console.warn(f"{len(rows) - len(usable)} of {len(rows)} rows have no usable input and are not scored")
+        notes.append(f"{len(rows) - len(usable)} of {len(rows)} rows have no usable input and are not scored")
     if not usable:
         raise MMToolError(f"no row of {which} has a usable input", "see errors.jsonl of the features")
-    inputs, rows = take(inputs, usable), [rows[at] for at in usable]
-    truth = [cells[r] for r in rows]
-    _say_unseen(model.task, truth)
-    predictions = model.predict(inputs)
-    by_inputs = {}
+    inputs, rows, used = take(inputs, usable), [rows[at] for at in usable], [used[at] for at in usable]
+    told = used if names == ["fused"] else None
+    predictions = model.predictions(inputs, told)
+    by_subset = _by_fused(model, inputs, used) if told else _by_subset(model, inputs, names)
+    parts = {}
+    for column, task in model.tasks.items():
+        at = [i for i, row in enumerate(rows) if row in readable[column]]
+        truth = {i: cells[column][rows[i]] for i in at}
+        if not at:
+            notes.append(f"no scored row has a {column}")
+            continue
+        notes += _unseen(task, column, list(truth.values()))
+        own = {key: [(p, truth[i]) for i, p in found[column] if i in truth] for key, found in by_subset.items()}
+        by_inputs = {key: ([p for p, _ in pairs], [t for _, t in pairs]) for key, pairs in own.items() if pairs}
+        chosen = [predictions[column][i] for i in at]
+        found = measure.tables(task, (chosen, list(truth.values())), by_inputs, settings.seed)
+        ids = [features.rows["id"][rows[i]].as_py() for i in at]
+        parts[column] = report.Part(task, found, ids, chosen, list(truth.values()))
+    for note in notes:
+        console.warn(note)
+    return report.Scored(parts, len(rows), which, notes, len(model.columns) > 1)
+
+
+Subsets = dict[str, dict[str, list[tuple[int, dict[str, Any]]]]]
+"""For each subset of inputs and target column: row numbers, and what is predicted for them."""
+
+
+def _by_subset(model: Model, inputs: dict[str, Tokens], names: list[str]) -> Subsets:
+    found: Subsets = {}
     for subset in subsets(names):
         at = having(inputs, subset)
         if len(at):
-            kept = only(take(inputs, at), subset)
-            by_inputs[key_of(subset)] = (model.predict(kept), [truth[i] for i in at.tolist()])
-    found = measure.tables(model.task, (predictions, truth), by_inputs, settings.seed)
-    ids = features.rows["id"].to_pylist()
-    lines = [{"id": ids[row], **p, "target": t} for row, p, t in zip(rows, predictions, truth, strict=True)]
-    return {**found, "rows": len(rows), "scored": which}, lines
+            predicted = model.predictions(only(take(inputs, at), subset))
+            found[key_of(subset)] = {c: list(zip(at.tolist(), p, strict=True)) for c, p in predicted.items()}
+    return found
 
 
-def _rows(model: Model, features: Features, names: list[str], column: str, rows: list[int],
-          split: str) -> tuple[list[int], str]:
+def _by_fused(model: Model, inputs: dict[str, Tokens], used: list[list[str]]) -> Subsets:
+    """What is fused cannot be taken apart: rows are told apart by the inputs that they had."""
+    found: Subsets = {}
+    for key in sorted({key_of(row) for row in used}):
+        at = [i for i, row in enumerate(used) if key_of(row) == key]
+        predicted = model.predictions(take(inputs, at), [used[i] for i in at])
+        found[key] = {c: list(zip(at, p, strict=True)) for c, p in predicted.items()}
+    return found
+
+
+def _rows(model: Model, features: Features, names: list[str], rows: list[int], split: str) -> tuple[list[int], str]:
     if split == "all":
         return rows, "all rows"
     if "split" in features.header["columns"]:
@@ -85,12 +156,12 @@ def _rows(model: Model, features: Features, names: list[str], column: str, rows:
         if not test:
             raise MMToolError(f"no row of {features.folder} with a target has split test", "score every row: --split all")
         return test, "rows with split test"
-    whole = sorted(model.header["inputs"])
-    if names != whole:
-        raise MMToolError("without a column 'split', and without every input of the model, nothing tells which rows trained it",
+    columns = opening.hashed_columns(model.header["inputs"], model.columns)
+    if absent := [c for c in columns if c not in features.header["columns"]]:
+        raise MMToolError(f"without a column 'split' and without {absent[0]!r}, nothing tells which rows trained the model",
                           "score every row: --split all")
     known = {bytes(h) for h in model.trained.tolist()}
-    hashes = opening.row_hashes(features, names, column, rows).tolist()
+    hashes = opening.row_hashes([features.rows[c].to_pylist() for c in columns], rows).tolist()
     left = [row for row, h in zip(rows, hashes, strict=True) if bytes(h) not in known]
     console.say(f"no column 'split': {len(rows) - len(left)} of {len(rows)} rows trained the model, or equal one that did, "
                 "and are not scored")
@@ -99,20 +170,21 @@ def _rows(model: Model, features: Features, names: list[str], column: str, rows:
     return left, "rows that did not train the model"
 
 
-def _say_unseen(task: Task, truth: Sequence[str]) -> None:
+def _unseen(task: Task, column: str, truth: Sequence[str]) -> list[str]:
     known = set(task.labels)
     unseen = [t for t in truth if task.stratum(t) and t not in known]
-    if unseen:
-        console.warn(f"{len(unseen)} rows have a label that training never saw, such as {unseen[0]!r}: they count as wrong")
+    return [f"{len(unseen)} rows have a {column} that training never saw, such as {unseen[0]!r}: they count as wrong"] \
+        if unseen else []
 
 
-def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Settings) -> dict[str, Any]:
+def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Settings) -> Result:
     """Predictions of any tool (JSONL) against a manifest, matched by id."""
     if settings.target is None:
         raise UsageError("predictions are scored against a column", "name it: --target COLUMN[=TASK]")
     report.check_report(output)
     predictions = _read_predictions(path)
-    table = dict(ids_and_rows(open_manifest(manifest)))
+    opened = open_manifest(manifest)
+    table = dict(ids_and_rows(opened))
     if unknown := [p["id"] for p in predictions if p["id"] not in table]:
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
@@ -121,17 +193,23 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     asked = targets.build(column, text, [c for c in cells if c is not None and not targets.is_empty(c)], {})
     rows = targets.readable(asked.task, column, cells)
     empty = [r for r in rows if predictions[r]["prediction"] is None]
-    if empty:
-        console.warn(f"{len(empty)} of {len(rows)} predictions are null and are not scored")
+    notes = [f"{len(empty)} of {len(rows)} predictions are null and are not scored"] if empty else []
+    for note in notes:
+        console.warn(note)
     rows = [r for r in rows if predictions[r]["prediction"] is not None]
     truth = [c for r in rows if (c := cells[r]) is not None]
     if not rows:
         raise MMToolError(f"{path} holds no prediction that can be scored", "check the ids and --target")
     asked.task.fit(truth)
-    found = measure.tables(asked.task, ([predictions[r] for r in rows], truth), {}, settings.seed)
-    metrics = {**found, "rows": len(rows), "scored": "predictions"}
-    report.write_report(output, metrics, [{**predictions[r], "target": t} for r, t in zip(rows, truth, strict=True)])
-    return metrics
+    chosen = [predictions[r] for r in rows]
+    found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
+    part = report.Part(asked.task, found, [p["id"] for p in chosen], chosen, truth)
+    scored = report.Scored({column: part}, len(rows), "predictions", notes, several=False)
+    facts = [("predictions", str(path)), ("data", manifest)]
+    about = report.About(f"{path.name} against {column} of {Path(manifest).name}", facts,
+                         _columns_as_inputs(opened, columns), table, opened.base, {column: asked.name})
+    report.write(output, scored, about)
+    return Result(scored.metrics)
 
 
 def _read_predictions(path: Path) -> list[dict[str, Any]]:

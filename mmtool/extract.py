@@ -22,6 +22,7 @@ from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
 from mmtool.extraction.sources import Headers, Reading
+from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
@@ -154,7 +155,9 @@ class _Run:
         torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
             if reading.fitted:
-                self.partial.write_assets(name, reading.built.encoder.assets())
+                self.partial.write_tensors(name, layout.ASSETS, reading.built.encoder.assets())
+            if reading.plain is not None:
+                self.partial.write_tensors(name, layout.WEIGHTS, dict(reading.built.encoder.state_dict()))
         done = self.partial.rows_done
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")

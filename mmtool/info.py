@@ -33,15 +33,24 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("kind", facts["kind"])]
     for name, entry in sorted(facts.get("inputs", {}).items()):
         lines.append((f"input {name}", f"{'+'.join(entry['columns'])} ({entry['modality']}) by {entry['encoder']} of "
-                                       f"{entry['package']}, {entry['dim']} wide"))
+                                       f"{entry['package']}, {entry['dim']} wide" + _weights(entry)))
     if facts["kind"] == "model":
-        task, data = facts["task"], facts["data"]
-        labels = ", ".join(task["labels"][:10]) + (f" and {len(task['labels']) - 10} more" if len(task["labels"]) > 10 else "")
-        lines += [("predicts", f"{task['target']} ({task['name']}: {labels})"), ("fusion", facts["fusion"]["name"]),
-                  ("trained by", str(facts["recipe"]["optimizer"])),
+        data = facts["data"]
+        for column, task in sorted(facts["tasks"].items()):
+            more = f" and {len(task['labels']) - 10} more" if len(task["labels"]) > 10 else ""
+            lines.append(("predicts", f"{column} ({task['name']}: {', '.join(task['labels'][:10])}{more})"))
+        made = facts["fusion"]["name"] + (f" after {facts['upstream']['fusion']['name']}" if facts["upstream"] else "")
+        lines += [("fusion", made), ("trained by", str(facts["recipe"]["optimizer"])),
                   ("rows", f"{data['train']} train, {data['val']} val, {data['test']} test"),
                   ("measured on", facts["metrics"]["measured_on"])]
+    if facts["kind"] == "features" and facts.get("upstream"):
+        lines.append(("fused from", ", ".join(sorted(facts["upstream"]["inputs"]))))
     for key in ("rows", "scored"):
         if key in facts:
             lines.append((key, str(facts[key])))
     return lines
+
+
+def _weights(entry: dict[str, Any]) -> str:
+    told = {"trained": ", trained here", "bundled": ", weights in this file", "brought": ", weights in this file"}
+    return told.get(entry.get("weights", ""), "")

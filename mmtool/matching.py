@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def check_features(model: Model, features: Features, names: Sequence[str]) -> None:
-    """Raises MMToolError where an input's features were made by another encoder than the model's."""
+    """Raises MMToolError where an input's features were made by another encoder, or fused otherwise, than the model's."""
+    if list(names) == ["fused"] and model.upstream is not None:
+        if model.header["upstream"]["identity"] != features.header["inputs"]["fused"]["identity"]:
+            raise MMToolError(f"{features.folder} was fused otherwise than the features that the model was trained on",
+                              "fuse them again with the same fusion and the same encoders, or give the manifest")
+        return
     for name in names:
         check(name, "the model", model.header["inputs"][name], str(features.folder), features.header["inputs"][name])
 
@@ -30,6 +35,8 @@ def check(name: str, one: str, mine: Mapping[str, Any], other: str, theirs: Mapp
 
 def shared_inputs(model: Model, given: Sequence[str], where: str) -> list[str]:
     """The inputs that model and features have in common; says which are missing. Raises MMToolError for none."""
+    if model.upstream is not None and list(given) == ["fused"]:
+        return ["fused"]
     names = [n for n in model.inputs if n in given]
     if not names:
         raise MMToolError(f"{where} has none of the model's inputs ({', '.join(model.inputs)}), but {', '.join(given)}",

@@ -1,14 +1,16 @@
 """A trained model in one safetensors file, whose single metadata key holds the whole recipe as sorted JSON.
 
-Tensors: `network/...` (scales, fusion, heads), `task/...` (classes, scales of targets), `encoder/INPUT/...` (what encoders
-learned in `fit`), `trained` (64-bit hashes of the rows that took part in training, `[N, 8]`).
+Tensors: `network/...` (scales, fusion, dense layers, heads), `task/NUMBER/...` (classes, scales of targets, by the order of
+the columns), `encoder/INPUT/...` (what encoders learned in `fit`), `weights/INPUT/...` (of encoders that training changed, or
+that were bundled), `upstream/...` (of the fusion that made the features it was trained on), `trained` (64-bit hashes of the
+rows that took part in training, `[N, 8]`). Of tensors that share memory one is kept; the header's `tied` names the others.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +22,31 @@ from torch import Tensor
 from mmtool import files, plugins, specs
 from mmtool.api import Task, Tokens
 from mmtool.errors import MMToolError
-from mmtool.network import Network, key_of
-from mmtool.training.data import Data
-from mmtool.training.measure import divisors_of
+from mmtool.extraction.sources import Headers
+from mmtool.network import Front, Network, key_of
+from mmtool.training.measure import divisors, used_in
 
 FORMAT = 1
-KEYS = {"format": int, "inputs": dict, "fusion": dict, "task": dict, "recipe": dict, "data": dict, "metrics": dict,
-        "temperatures": dict, "versions": dict}
+KEYS = {"format": int, "inputs": dict, "fusion": dict, "hidden": list, "tasks": dict, "recipe": dict, "asked": dict,
+        "data": dict, "metrics": dict, "temperatures": dict, "curves": list, "versions": dict, "upstream": dict, "tied": dict}
 INPUT_KEYS = {"columns": list, "modality": str, "encoder": str, "package": str, "options": dict, "identity": dict,
-              "pooled": bool, "dim": int, "dtype": str, "limits": dict, "fitted": bool}
+              "pooled": bool, "dim": int, "dtype": str, "limits": dict, "fitted": bool, "weights": str}
+TASK_KEYS = {"name": str, "options": dict, "package": str, "labels": list}
 MOST_DIMS = 1 << 20
+EMPTY: dict[str, Any] = {"prediction": None, "probability": None, "probabilities": {}}
 
 
 @dataclass
 class Model:
-    """Header, network, and the encoders' fitted assets."""
+    """Header, network, the encoders' fitted assets, and their weights where the file brings them."""
 
     header: dict[str, Any]
     network: Network
     assets: dict[str, dict[str, Tensor]]
     trained: Tensor
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    upstream: Front | None = None
+    """Makes the network's one input, `fused`, of the model's inputs, where it was trained on fused features."""
 
     @property
     def inputs(self) -> list[str]:
@@ -47,28 +54,60 @@ class Model:
         return sorted(self.header["inputs"])
 
     @property
-    def task(self) -> Task:
-        """The fitted task."""
-        return self.network.task
+    def columns(self) -> list[str]:
+        """The target columns, sorted."""
+        return self.network.columns
 
-    def predict(self, inputs: Mapping[str, Tokens]) -> list[dict[str, Any]]:
-        """Tokens `[B, 1, D]` of some or all inputs -> each row's prediction and `inputs`; None where it has no input."""
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The fitted task of each target column."""
+        return {head.column: head.task for head in self.network.heads()}
+
+    def headers(self, names: Sequence[str], origin: str) -> Headers:
+        """Some of the inputs, as `extract` can build them."""
+        return Headers(origin, {n: self.header["inputs"][n] for n in names}, self.assets, self.weights)
+
+    def predict(self, inputs: Mapping[str, Tokens], used: Sequence[Sequence[str]] | None = None) -> list[dict[str, Any]]:
+        """Tokens `[B, 1, D]` of some or all inputs -> each row's prediction and `inputs`; None where it has no input.
+
+        Of a model that was trained on fused features, `fused` alone may be given, with the inputs that were `used` for it.
+        With several targets the predictions are below `targets`.
+        """
+        found = self.predictions(inputs, used)
+        if len(found) == 1:
+            return next(iter(found.values()))
+        rows = zip(*found.values(), strict=True)
+        return [{"targets": {c: {k: v for k, v in p.items() if k != "inputs"} for c, p in zip(found, row, strict=True)},
+                 "inputs": row[0]["inputs"]} for row in rows]
+
+    def predictions(self, inputs: Mapping[str, Tokens],
+                    used: Sequence[Sequence[str]] | None = None) -> dict[str, list[dict[str, Any]]]:
+        """The same for each target column."""
         rows = len(next(iter(inputs.values())).mask)
-        whole = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
-        data = Data(whole, torch.zeros(rows, 1), torch.ones(rows))
+        seen = dict(inputs)
         with torch.no_grad():
-            outputs = self.network(whole).double() / divisors_of(data, self.inputs, self.header["temperatures"])
-        out = []
-        for i, prediction in enumerate(self.task.decode(outputs)):
-            used = [name for name in self.inputs if bool(whole[name].present[i])]
-            empty: dict[str, Any] = {"prediction": None, "probability": None, "probabilities": {}}
-            out.append({**(prediction if used else empty), "inputs": used})
+            if used is None:
+                seen = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
+                used = used_in(seen)
+                if self.upstream is not None:
+                    seen = self.upstream(seen)
+            out = {}
+            for head in self.network.heads():
+                outputs = head(seen).double() / divisors(used, self.inputs, self.header["temperatures"][head.column])
+                out[head.column] = [{**(p if used[i] else EMPTY), "inputs": list(used[i])}
+                                    for i, p in enumerate(head.task.decode(outputs))]
         return out
 
-    def measured(self, used: Sequence[str]) -> tuple[str, dict[str, float]] | None:
+    def metrics(self, column: str) -> dict[str, Any]:
+        """The table of metrics of one target."""
+        table: dict[str, Any] = self.header["metrics"]
+        return table if len(self.columns) == 1 else {part: found[column] for part, found in table.items()
+                                                     if isinstance(found, dict)}
+
+    def measured(self, column: str, used: Sequence[str]) -> tuple[str, dict[str, float]] | None:
         """The main metric and its value and interval for these inputs, on rows that did not train the model."""
-        name = self.task.main_metric
-        found = self.header["metrics"]["by_inputs"].get(key_of(used), {}).get(name)
+        name = self.tasks[column].main_metric
+        found = self.metrics(column)["by_inputs"].get(key_of(used), {}).get(name)
         return None if found is None else (name, found)
 
     def _missing(self, name: str, rows: int) -> Tokens:
@@ -77,15 +116,35 @@ class Model:
     def save(self, path: Path) -> None:
         """Write the file; equal models give equal bytes. Raises MMToolError where it cannot."""
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"task/{k}": v for k, v in self.task.assets().items()}
+        for number, task in enumerate(self.tasks.values()):
+            tensors |= {f"task/{number}/{k}": v for k, v in task.assets().items()}
         tensors |= {f"encoder/{name}/{k}": v for name, kept in self.assets.items() for k, v in kept.items()}
+        tensors |= {f"weights/{name}/{k}": v for name, kept in self.weights.items() for k, v in kept.items()}
+        if self.upstream is not None:
+            tensors |= {f"upstream/{k}": v for k, v in self.upstream.state_dict().items()}
         tensors["trained"] = self.trained
-        data = save({k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())},
+        kept, self.header["tied"] = _untie({k: v.detach().cpu() for k, v in sorted(tensors.items())})
+        data = save({k: v.contiguous() for k, v in kept.items()},
                     {"mmtool": json.dumps(self.header, sort_keys=True, allow_nan=False)})
         try:
             files.write_bytes(path, data)
         except OSError as error:
             raise MMToolError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
+
+
+def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """One of each set of tensors that are the same memory, and the name that each of the others goes by."""
+    kept: dict[str, Tensor] = {}
+    first: dict[Any, str] = {}
+    tied = {}
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in first:
+            tied[name] = first[place]
+        else:
+            first[place] = name
+            kept[name] = tensor.clone()
+    return kept, tied
 
 
 def is_model(path: Path) -> bool:
@@ -100,7 +159,9 @@ def read_header(path: Path) -> dict[str, Any]:
             text = (f.metadata() or {}).get("mmtool")
         header = json.loads(text) if text is not None else None
     except FileNotFoundError:
-        raise MMToolError(f"{path} does not exist", "make one with `mmtool train`") from None
+        partial = path.with_name(path.name + ".partial")
+        raise MMToolError(f"{path} does not exist", f"{partial} is unfinished: run its train again" if partial.exists()
+                          else "make one with `mmtool train`") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise MMToolError(f"{path} cannot be read ({error})", "train again, or copy the file again") from error
     if not isinstance(header, dict):
@@ -112,6 +173,8 @@ def read_header(path: Path) -> dict[str, Any]:
         _check(path, entry, INPUT_KEYS, f"input {name!r}")
         if not 0 < entry["dim"] <= MOST_DIMS:
             raise MMToolError(f"{path}: input {name!r} states a width of {entry['dim']}", "train again")
+    for column, entry in header["tasks"].items():
+        _check(path, entry, TASK_KEYS, f"the task of {column!r}")
     return header
 
 
@@ -124,19 +187,28 @@ def _check(path: Path, value: Any, keys: Mapping[str, type], what: str) -> None:
 
 
 def load(path: Path) -> Model:
-    """A model file -> Model. Imports nothing but the installed fusion and task that carry the stated names."""
+    """A model file -> Model. Imports nothing but the installed fusions and tasks that carry the stated names."""
     header = read_header(path)
     dims = {name: entry["dim"] for name, entry in header["inputs"].items()}
     try:
         with safe_open(path, framework="pt") as f:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  no mapping
-        fusion = _plugin("fusion", header["fusion"], dims)
-        task = _plugin("task", header["task"])
-        task.set_assets(_under("task/", tensors))
-        network = Network(dims, fusion, task)
+        tensors |= {other: tensors[name] for other, name in header["tied"].items()}
+        upstream = None
+        if header["upstream"]:
+            upstream = Front(dims, plugin_of("fusion", header["upstream"]["fusion"], dims))
+            upstream.load_state_dict(_under("upstream/", tensors))
+            dims = {"fused": upstream.fusion.dim}
+        tasks = {}
+        for number, column in enumerate(sorted(header["tasks"])):
+            tasks[column] = plugin_of("task", header["tasks"][column])
+            tasks[column].set_assets(_under(f"task/{number}/", tensors))
+        network = Network(Front(dims, plugin_of("fusion", header["fusion"], dims)), tasks, header["hidden"])
         network.load_state_dict(_under("network/", tensors))
-        assets = {name: _under(f"encoder/{name}/", tensors) for name in dims}
-        return Model(header, network.eval(), assets, tensors["trained"])
+        names = sorted(header["inputs"])
+        return Model(header, network.eval(), {n: _under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
+                     {n: found for n in names if (found := _under(f"weights/{n}/", tensors))},
+                     None if upstream is None else upstream.eval())
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise MMToolError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
                           "train again, or install the versions that `mmtool info` shows") from error
@@ -146,10 +218,11 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _plugin(kind: str, entry: Mapping[str, Any], *arguments: Any) -> Any:
+def plugin_of(kind: str, entry: Mapping[str, Any], *arguments: Any) -> Any:
+    """The fusion or task that a header names, with its options, checked against the signature."""
     plugin = plugins.find(entry["name"], kind)
     cls = plugins.load(plugin)
     texts = {k: "none" if v is None else str(v) for k, v in entry["options"].items()}
-    options = specs.bind(cls, specs.Spec(plugin.name, None, texts))  # checks names and types against the signature
+    options = specs.bind(cls, specs.Spec(plugin.name, None, texts))
     with torch.random.fork_rng(devices=[]):
         return cls(*arguments, **options)

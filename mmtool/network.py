@@ -1,11 +1,12 @@
-"""From every input's tokens to the outputs of a task: standardise, fuse, predict.
+"""From every input's tokens to the outputs of the tasks: standardise, fuse, a dense layer or none, predict.
 
-Shapes: B rows, T_i tokens of width D_i for input i, K outputs.
+Shapes: B rows, T_i tokens of width D_i for input i, K outputs of a task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -39,41 +40,104 @@ class Standardise(nn.Module):
         return Tokens((tokens.values - self.mean) / self.scale, tokens.mask)
 
 
-class Network(nn.Module):
-    """All that is learned between features and outputs."""
+class Front(nn.Module):
+    """Scales and a fusion: tokens of every input -> what a head sees. Also what `fuse` applies by itself."""
 
-    def __init__(self, dims: dict[str, int], fusion: Fusion, task: Task, dropout: float = 0.0) -> None:
+    def __init__(self, dims: Mapping[str, int], fusion: Fusion) -> None:
         super().__init__()
         self.names = sorted(dims)
         self.scales = nn.ModuleList(Standardise(dims[name]) for name in self.names)
-        self.fusion, self.task = fusion, task
-        self.dropout = nn.Dropout(dropout)
-        task.build(dims if fusion.returns == "towers" else {"fused": fusion.dim})
+        self.fusion = fusion
 
     def fit_scales(self, inputs: Mapping[str, Tokens]) -> None:
-        """Standardise by these rows from now on."""
+        """Standardise the given inputs by these rows from now on."""
         for name, scale in zip(self.names, self.scales, strict=True):
             assert isinstance(scale, Standardise)
-            scale.fit(inputs[name])
+            if name in inputs:
+                scale.fit(inputs[name])
 
-    def fuse(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """What the heads see: `fused`, or an entry an input."""
+    def forward(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """`fused`, or an entry an input."""
         fused = self.fusion({name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)})
         return fused if isinstance(fused, dict) else {"fused": fused}
 
-    def towers(self, inputs: Mapping[str, Tokens]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Each head's outputs `[B, K]`, and whether what it sees is there `[B]`."""
-        fused = self.fuse(inputs)
-        dropped = {name: Tokens(self.dropout(t.values), t.mask) for name, t in fused.items()}
-        return self.task.outputs(dropped), {name: t.present for name, t in fused.items()}
 
-    def forward(self, inputs: Mapping[str, Tokens]) -> Tensor:
-        """Tokens of every input -> outputs `[B, K]`."""
-        outputs, present = self.towers(inputs)
-        if self.fusion.returns != "towers":
+class Network(nn.Module):
+    """All that is learned between features and outputs: one front, and a head for each target."""
+
+    def __init__(self, front: Front, tasks: Mapping[str, Task], hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
+        """`tasks`: a fitted task for each target column; `hidden`: widths of dense layers before the heads."""
+        super().__init__()
+        self.front, self.columns = front, sorted(tasks)
+        self.dropout = nn.Dropout(dropout)
+        towers = front.fusion.returns == "towers"
+        dims = {name: front.fusion.dims[name] for name in front.names} if towers else {"fused": front.fusion.dim}
+        self.dense = nn.ModuleList(_dense(dims[name], hidden, dropout) for name in sorted(dims))
+        self.tasks = nn.ModuleList(tasks[column] for column in self.columns)
+        for task in tasks.values():
+            task.build({name: hidden[-1] if hidden else width for name, width in dims.items()})
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs, sorted."""
+        return self.front.names
+
+    @property
+    def has_towers(self) -> bool:
+        """Does every input have heads of its own?"""
+        return self.front.fusion.returns == "towers"
+
+    def fuse(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """What the heads see: `fused`, or an entry an input."""
+        fused = self.front(inputs)
+        return {name: Tokens(layers(self.dropout(fused[name].values)), fused[name].mask)
+                for name, layers in zip(sorted(fused), self.dense, strict=True)}
+
+    def forward(self, inputs: Mapping[str, Tokens]) -> dict[str, dict[str, Tensor]]:
+        """Tokens of every input -> for each target column, each head's raw outputs `[B, K]`."""
+        seen = self.fuse(inputs)
+        return {head.column: head.task.outputs(seen) for head in self.heads()}
+
+    def heads(self) -> list[Head]:
+        """One for each target, sorted by column."""
+        return [Head(self, column) for column in self.columns]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A network as one of its targets sees it."""
+
+    network: Network
+    column: str
+
+    @property
+    def task(self) -> Task:
+        """The fitted task."""
+        task = self.network.tasks[self.network.columns.index(self.column)]
+        assert isinstance(task, Task)
+        return task
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs, sorted."""
+        return self.network.names
+
+    def __call__(self, inputs: Mapping[str, Tokens]) -> Tensor:
+        """Tokens of every input -> outputs `[B, K]`, of towers combined."""
+        seen = self.network.fuse(inputs)
+        outputs = self.task.outputs(seen)
+        if not self.network.has_towers:
             return outputs["fused"]
         scores = {name: self.task.to_scores(out) for name, out in outputs.items()}
-        return self.task.from_scores(self.fusion.combine(scores, present))
+        present = {name: tokens.present for name, tokens in seen.items()}
+        return self.task.from_scores(self.network.front.fusion.combine(scores, present))
+
+
+def _dense(dim: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, width in zip((dim, *hidden), hidden, strict=False):
+        layers += [nn.Linear(before, width), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)
 
 
 def take(inputs: Mapping[str, Tokens], rows: Sequence[int] | Tensor) -> dict[str, Tokens]:

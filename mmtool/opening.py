@@ -1,90 +1,221 @@
-"""What `train` and `eval` begin with: features, as they are or extracted from a manifest first."""
+"""What `train` and `eval` begin with: features, as they are or extracted from a manifest first, and inputs read as cells."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmtool import console, inputs
-from mmtool.errors import UsageError
+from mmtool import cells, console, encoding, files, inputs
+from mmtool.encoding import Built
+from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.extract import extract
-from mmtool.extraction.sources import Headers
-from mmtool.features.format import HEADER
+from mmtool.features.format import HEADER, status_column
 from mmtool.features.reader import Features
-from mmtool.manifest.open import open_manifest, scan
+from mmtool.inputs import Input
+from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
+from mmtool.manifest.rows import text_of
 from mmtool.matching import shared_inputs
 from mmtool.model import Model
+from mmtool.settings import Settings
 from mmtool.training import targets
 
 
-@contextmanager
-def open_features(name: str, target: str | None, settings: ExtractSettings) -> Iterator[tuple[Features, int]]:
-    """A features folder as it is; a manifest is extracted first, through the cache, without inputs that read the target."""
-    if (Path(name) / HEADER).is_file():
-        if settings.encode:
-            raise UsageError(f"{name} is a features folder, which needs no -e", "leave -e out, or give the manifest")
-        yield Features(Path(name)), 0
-        return
+@dataclass(frozen=True)
+class Wanted:
+    """An input that is read as cells, with its encoder as it begins."""
+
+    item: Input
+    built: Built
+    finetune: bool
+
+
+@dataclass
+class Opened:
+    """The rows that `train` starts from. Inputs in `wanted` are read as cells, those in `to_extract` by `extract`."""
+
+    name: str
+    columns: tuple[str, ...]
+    features: Features | None
+    manifest: Manifest | None
+    wanted: list[Wanted] = field(default_factory=list)
+    to_extract: list[Input] = field(default_factory=list)
+    exit_code: int = 0
+
+    @cached_property
+    def _texts(self) -> dict[str, list[str | None]]:
+        names = tuple(dict.fromkeys(("id", *self.columns)))
+        if self.manifest is None:
+            assert self.features is not None
+            return {c: self.features.rows[c].to_pylist() for c in names}
+        found: dict[str, list[str | None]] = {c: [] for c in names}
+        for name, row in ids_and_rows(self.manifest):
+            for column, kept in found.items():
+                kept.append(text_of(name if column == "id" else row.get(column)))
+        return found
+
+    def extract(self, folder: Path, settings: ExtractSettings) -> None:
+        """Fill `features` with the frozen inputs, or take what an earlier run left whole in `folder`."""
+        if not self.to_extract:
+            return
+        ended = folder / "extracted.json"
+        if not ended.exists():
+            texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in self.to_extract)
+            result = extract(self.name, folder / "features", replace(settings, encode=texts))
+            files.write_json(ended, result.exit_code)
+        self.features, self.exit_code = Features(folder / "features"), json.loads(ended.read_bytes())
+
+    @property
+    def frozen(self) -> list[str]:
+        """Names of the inputs whose features are there, sorted; those that are fine-tuned too."""
+        return [] if self.features is None else self.features.inputs
+
+    @property
+    def ids(self) -> list[str]:
+        """Of every row."""
+        return [i or "" for i in self._texts["id"]]
+
+    def column(self, column: str) -> list[str | None]:
+        """A column as written."""
+        return self._texts[column]
+
+    def statuses(self, name: str) -> list[str]:
+        """How each cell of an upstream input of fused features fared."""
+        assert self.features is not None
+        found: list[str] = self.features.rows[status_column(name)].to_pylist()
+        return found
+
+    def raws(self, item: Input, modality: str, rows: Sequence[int]) -> list[cells.Raw]:
+        """The cells of an input in some rows, ascending, as the manifest has them."""
+        assert self.manifest is not None
+        wanted = set(rows)
+        return [cells.raw_of(row, item.columns, modality)
+                for number, (_, row) in enumerate(ids_and_rows(self.manifest)) if number in wanted]
+
+
+def is_features(name: str) -> bool:
+    """Is it a features folder?"""
+    return (Path(name) / HEADER).is_file()
+
+
+def fingerprint(name: str) -> tuple[Any, Callable[[], tuple[Manifest, Scan]]]:
+    """What tells the data from other data, and a function for the manifest that it is."""
+    if is_features(name):
+        return hashlib.sha256((Path(name) / HEADER).read_bytes()).hexdigest(), lambda: _no_manifest(name)
     manifest = open_manifest(name)
-    columns = scan(manifest).columns
-    if settings.encode or settings.like is not None:
-        chosen = inputs.parse_all(settings.encode, columns)
+    about = scan(manifest)
+    return [about.sha256, str(manifest.base.resolve())], lambda: (manifest, about)
+
+
+def _no_manifest(name: str) -> tuple[Manifest, Scan]:
+    raise UsageError(f"{name} is a features folder, which holds no cells", "give the manifest")
+
+
+def open_data(name: str, settings: Settings, known: Callable[[], tuple[Manifest, Scan]]) -> Opened:
+    """A features folder, or a manifest with its inputs parted into those to extract and those to read as cells.
+
+    Inputs that read a target are left out, aloud.
+    """
+    if is_features(name):
+        if settings.extraction.encode:
+            raise UsageError(f"{name} is a features folder, which needs no -e", "leave -e out, or give the manifest")
+        if settings.finetune or settings.augment:
+            what = "fine-tune" if settings.finetune else "augment"
+            raise UsageError(f"{name} is a features folder: nothing is left to {what}", "give the manifest")
+        features = Features(Path(name))
+        return Opened(name, tuple(features.header["columns"]), features, None)
+    manifest, about = known()
+    for note in manifest.notes:
+        console.warn(note)
+    wanted, frozen = _part(_choose(manifest, about, settings), settings)
+    return Opened(name, about.columns, None, manifest, wanted, frozen)
+
+
+def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
+    columns = about.columns
+    if settings.extraction.encode:
+        chosen = inputs.parse_all(settings.extraction.encode, columns)
     else:
         chosen, notes = inputs.choose(manifest, columns)
         for note in notes:
             console.warn(note)
-    if target is not None:
-        column = targets.parse(target, columns)[0]
+    for text in settings.targets:
+        column = targets.parse(text, columns)[0]
         for item in [i for i in chosen if column in i.columns]:
             console.warn(f"input {item.name!r} reads the target column {column!r} and is dropped")
             chosen.remove(item)
-    if not chosen and settings.like is None:
+    if not chosen:
         raise UsageError("no input is left", "name some with -e COLUMN=ENCODER")
-    texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in chosen)
-    with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        result = extract(name, Path(folder) / "features", replace(settings, encode=texts))
-        yield Features(result.features), result.exit_code
+    names = [i.name for i in chosen]
+    for option, given in (("--finetune", settings.finetune), ("--augment", [a.partition("=")[0] for a in settings.augment])):
+        if unknown := [n for n in given if n not in names]:
+            raise UsageError(f"{option} {unknown[0]}: there is no such input", f"inputs: {', '.join(names)}")
+    return chosen
 
 
-def inputs_without(features: Features, column: str) -> list[str]:
-    """The inputs that do not read the target; says which do."""
-    reading = [n for n in features.inputs if column in features.header["inputs"][n]["columns"]]
-    for name in reading:
-        console.warn(f"input {name!r} reads the target column {column!r} and is dropped")
-    kept = [n for n in features.inputs if n not in reading]
-    if not kept:
-        raise UsageError(f"every input reads the target column {column!r}", "extract another column")
+def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], list[Input]]:
+    """Inputs that are read as cells, and those that are extracted; a fine-tuned one is both, to begin from."""
+    wanted, frozen = [], []
+    for item in chosen:
+        finetune = item.name in settings.finetune
+        built = encoding.build(item.encoder, seed=settings.seed, load=finetune)
+        fits, random = built.encoder.needs_fit(), not built.encoder.pretrained
+        if finetune and (built.encoder.weights_sha256 or not any(p.requires_grad for p in built.encoder.parameters())) \
+                and not fits:
+            raise MMToolError(f"input {item.name!r}: encoder {built.spec} has no weights that PyTorch could train",
+                              f"leave --finetune {item.name} out, or take another encoder")
+        if fits or finetune or (random and not settings.extraction.allow_random):
+            if len(item.columns) > 1 and built.encoder.modality != "table":
+                raise UsageError(f"encoder {built.name!r} reads one column, not {len(item.columns)}",
+                                 "join columns only for the table encoder")
+            wanted.append(Wanted(item, built, finetune))
+        if not fits and not (random and not settings.extraction.allow_random):
+            frozen.append(item)
+    return wanted, frozen
+
+
+def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    """The inputs that do not read a target; says which do."""
+    kept = list(found)
+    for column in columns:
+        for name in [n for n in kept if column in entries[n]["columns"]]:
+            console.warn(f"input {name!r} reads the target column {column!r} and is dropped")
+            kept.remove(name)
     return kept
 
 
 @contextmanager
-def open_for(model: Model, name: str, settings: ExtractSettings) -> Iterator[tuple[Features, list[str]]]:
-    """The features that a model reads, and which of its inputs are there: as they are, or extracted by its encoders."""
-    if (Path(name) / HEADER).is_file():
+def open_for(model: Model, name: str, settings: ExtractSettings) -> Iterator[tuple[Features, list[str], int]]:
+    """The features that a model reads, which of its inputs are there, and how an extraction of them ended."""
+    if is_features(name):
         features = Features(Path(name))
-        yield features, shared_inputs(model, features.inputs, name)
+        yield features, shared_inputs(model, features.inputs, name), 0
         return
     manifest = open_manifest(name)
     columns = scan(manifest).columns
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
-    headers = Headers(str(name), {n: entries[n] for n in names}, model.assets)
     with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        yield Features(extract(name, Path(folder) / "features", replace(settings, like=headers)).features), names
+        result = extract(name, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")))
+        yield Features(result.features), names, result.exit_code
 
 
-def row_hashes(features: Features, names: Sequence[str], target: str, rows: Sequence[int]) -> Tensor:
-    """Eight bytes that say what each row holds in the columns of these inputs and the target, `[N, 8]`, uint8."""
-    columns = sorted({c for n in names for c in features.header["inputs"][n]["columns"]} | {target})
-    cells = [features.rows[c].to_pylist() for c in columns]
-    digests = [hashlib.blake2b(json.dumps([column[r] for column in cells]).encode(), digest_size=8).digest() for r in rows]
+def row_hashes(columns: Sequence[Sequence[str | None]], rows: Sequence[int]) -> Tensor:
+    """Eight bytes that say what each row holds in these columns, `[N, 8]`, uint8."""
+    digests = [hashlib.blake2b(json.dumps([column[r] for column in columns]).encode(), digest_size=8).digest() for r in rows]
     return torch.tensor([list(digest) for digest in digests], dtype=torch.uint8).reshape(-1, 8)
+
+
+def hashed_columns(entries: dict[str, dict[str, Any]], target_columns: Sequence[str]) -> list[str]:
+    """The columns whose cells tell rows apart: of the inputs and the targets, sorted."""
+    return sorted({c for entry in entries.values() for c in entry["columns"]} | set(target_columns))

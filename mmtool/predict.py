@@ -38,6 +38,7 @@ class Settings:
     seed: int = 0
     as_json: bool = False
     model: Path | None = None
+    weights: tuple[str, ...] = ()
 
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, predictions
+from mmtool import console, fused, predictions
 from mmtool.api import Tokens
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import default_workers
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import run_blocks
-from mmtool.extraction.sources import Headers
 from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
 from mmtool.features.reader import Features
 from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, open_manifest, row_id, scan
@@ -75,10 +74,11 @@ class Online:
         names = [n for n in model.inputs if set(entries[n]["columns"]) & set(columns)]
         manifest = Manifest("the rows", base, (), lambda: iter(()))
         wanted = sorted({c for n in names for c in entries[n]["columns"]})
-        headers = Headers("the model", {n: entries[n] for n in names}, model.assets)
+        headers = model.headers(names, "the model")
         self.model, self.settings = model, settings
         self.device = choose_device(settings.device)
-        self.readings = sources.like(headers, manifest, wanted, {}, limits=settings.limits, seed=settings.seed,
+        weights = {n: p for n, p in sources.parse_weights(settings.weights).items() if n in names or n not in model.inputs}
+        self.readings = sources.like(headers, manifest, wanted, weights, limits=settings.limits, seed=settings.seed,
                                      device=self.device)
         size = choose_batch_size("auto", self.device)
         self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size) for r in self.readings}
@@ -97,13 +97,15 @@ class Online:
             yield from lines(self.model, part.ids, tokens, statuses)
 
 
-def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens],
-          statuses: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens], statuses: dict[str, list[str]],
+          used: Sequence[Sequence[str]] | None = None) -> Iterator[dict[str, Any]]:
     """One object a row: the prediction, the inputs used, what the model is worth with them, and bad cells."""
-    for at, (name, prediction) in enumerate(zip(ids, model.predict(tokens), strict=True)):
+    for at, (name, prediction) in enumerate(zip(ids, model.predict(tokens, used), strict=True)):
         line = {"id": name, **prediction}
-        if (known := model.measured(prediction["inputs"])) is not None:
-            line["measured"] = {known[0]: known[1]}
+        below = line.get("targets", {model.columns[0]: line})
+        for column, found in below.items():
+            if (known := model.measured(column, prediction["inputs"])) is not None:
+                found["measured"] = {known[0]: known[1]}
         bad = {n: s[at] for n, s in statuses.items() if s[at] not in ("ok", "missing")}
         yield {**line, "errors": bad} if bad else line
 
@@ -113,11 +115,13 @@ def _from_features(model: Model, folder: Path) -> Iterator[dict[str, Any]]:
     names = shared_inputs(model, features.inputs, str(folder))
     check_features(model, features, names)
     ids = features.rows["id"].to_pylist()
-    statuses = {n: features.rows[status_column(n)].to_pylist() for n in names}
+    shown = sorted(features.header["upstream"]["inputs"]) if names == ["fused"] else names
+    statuses = {n: features.rows[status_column(n)].to_pylist() for n in shown}
     for start in range(0, len(features), BLOCK_ROWS):
         at = range(start, min(start + BLOCK_ROWS, len(features)))
+        used = fused.used_inputs(features, at) if names == ["fused"] else None
         yield from lines(model, ids[at.start : at.stop], pooled(features, names, at),
-                         {n: s[at.start : at.stop] for n, s in statuses.items()})
+                         {n: s[at.start : at.stop] for n, s in statuses.items()}, used)
 
 
 def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict[str, Any]]:

@@ -13,12 +13,25 @@ from mmtool import console
 from mmtool.errors import TOO_MANY_BAD, MMToolError
 
 FAILED = 1
-COLUMNS = ("id", "prediction", "probability", "probabilities", "inputs", "contributions", "measured", "errors")
+COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "measured", "errors")
+
+
+def is_empty(prediction: dict[str, Any]) -> bool:
+    """Was there no usable input?"""
+    below = prediction.get("targets", {"": prediction})
+    return all(found.get("prediction") is None for found in below.values())
 
 
 def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
     """Lines for people: the best labels with bars for a row `alone`, one line for each of several rows."""
-    if prediction["prediction"] is None:
+    if is_empty(prediction):
+        return
+    if "targets" in prediction:
+        for column, found in prediction["targets"].items():
+            if alone:
+                console.out(f"{console.literal(column)}:")
+            name = prediction["id"] if alone else f"{prediction['id']}  {column}"
+            show({**found, "id": name, "inputs": prediction["inputs"]}, alone=alone, top=top)
         return
     source = _shares(prediction["contributions"]) if "contributions" in prediction else _measured(prediction)
     probabilities = prediction.get("probabilities", {})
@@ -56,10 +69,10 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     else:
         for prediction in found:
             show(prediction, alone=len(found) == 1, top=top)
-    for prediction in (p for p in found if p["prediction"] is not None):
+    for prediction in (p for p in found if not is_empty(p)):
         for name, reason in prediction.get("errors", {}).items():
             console.warn(f"{prediction['id']}: {name} was left out: {reason}")
-    unused = [p for p in found if p["prediction"] is None]
+    unused = [p for p in found if is_empty(p)]
     if unused:
         p = unused[0]
         reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
@@ -90,7 +103,7 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
         nonlocal count, bad
         for prediction in predictions:
             count += 1
-            bad += prediction["prediction"] is None
+            bad += is_empty(prediction)
             yield prediction
 
     if output is None:

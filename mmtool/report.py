@@ -2,16 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtool import console, files
 from mmtool.errors import MMToolError
 
-METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+if TYPE_CHECKING:
+    from mmtool.api import Task
+    from mmtool.manifest.rows import Row
+
+METRICS, PREDICTIONS, PAGE, PLOTS = "metrics.json", "predictions.jsonl", "report.html", "plots"
 SHOWN = ("accuracy", "f1_macro", "subset_accuracy", "f1_micro", "roc_auc", "log_loss", "mae", "rmse", "r2")
 """What has room in a terminal; the rest is in metrics.json."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of one target: the table of metrics, and the scored rows with their predictions and their truth."""
+
+    task: Task
+    found: dict[str, Any]
+    ids: list[str]
+    predictions: list[dict[str, Any]]
+    truth: list[str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All that was scored. `several`: does the model have more than one target?"""
+
+    parts: dict[str, Part]
+    rows: int
+    which: str
+    notes: list[str]
+    several: bool
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """As metrics.json has them: one level more, the target, where there are several."""
+        facts = {"rows": self.rows, "scored": self.which}
+        if not self.several:
+            return {**next(iter(self.parts.values())).found, **facts}
+        kinds = ("overall", "by_inputs", "baselines")
+        return {**{kind: {c: p.found[kind] for c, p in self.parts.items()} for kind in kinds}, **facts}
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """As predictions.jsonl has them: each scored row with its target."""
+        if not self.several:
+            part = next(iter(self.parts.values()))
+            return [{**p, "id": i, "target": t} for i, p, t in zip(part.ids, part.predictions, part.truth, strict=True)]
+        lines: dict[str, dict[str, Any]] = {}
+        for column, part in self.parts.items():
+            for name, prediction, truth in zip(part.ids, part.predictions, part.truth, strict=True):
+                own = {k: v for k, v in prediction.items() if k != "inputs"}
+                line = lines.setdefault(name, {"id": name, "inputs": prediction["inputs"], "targets": {}})
+                line["targets"][column] = {**own, "target": truth}
+        return list(lines.values())
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says besides: facts as pairs, curves of the training, and where the rows' cells come from."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    inputs: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Row]
+    base: Path
+    tasks: Mapping[str, str]
+    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    statuses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def check_report(folder: Path) -> None:
@@ -20,24 +85,55 @@ def check_report(folder: Path) -> None:
         raise MMToolError(f"{folder} is a file", "choose another -o")
     if not folder.absolute().parent.is_dir():
         raise MMToolError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o")
-    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS}):
+    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS}):
         raise MMToolError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten")
 
 
-def write_report(folder: Path, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
-    """metrics.json and predictions.jsonl."""
+def write(folder: Path, scored: Scored, about: About) -> None:
+    """metrics.json, predictions.jsonl, plots and report.html; the page comes last."""
     folder.mkdir(exist_ok=True)
-    files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in predictions).encode())
-    files.write_json(folder / METRICS, metrics)
+    (folder / PAGE).unlink(missing_ok=True)  # an old page must not stand beside new numbers
+    if (folder / PLOTS).is_dir():
+        shutil.rmtree(folder / PLOTS)
+    files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
+    files.write_json(folder / METRICS, scored.metrics)
+    _write_page(folder, scored, about)
 
 
-def show(metrics: dict[str, Any], main: Sequence[str], *, to_stdout: bool = False) -> None:
+def _write_page(folder: Path, scored: Scored, about: About) -> None:
+    from mmtool.page.cells import shower
+    from mmtool.page.contents import Curve, Page, TargetPart
+    from mmtool.page.write import write
+
+    labels = {"l2": "L2 strength", "epoch": "epoch"}
+    targets = []
+    for column, part in scored.parts.items():
+        curves = [Curve(c["name"], c["at"], labels[c["x"]], c.get("fit"), c["held"], c["best"])
+                  for c in about.curves.get(column, [])]
+        lines = [{**p, "id": i, "target": t} for i, p, t in zip(part.ids, part.predictions, part.truth, strict=True)]
+        targets.append(TargetPart(column, about.tasks[column], list(part.task.labels), part.task.main_metric,
+                                  part.task.greater_is_better, part.found, lines, part.truth, curves))
+    write(folder, Page(about.title, about.facts, scored.notes, targets, shower(about.inputs, about.rows, about.base,
+                                                                            about.statuses)))
+
+
+def show(metrics: dict[str, Any], main: Sequence[str], *, title: str = "", to_stdout: bool = False) -> None:
     """The table for people, on stderr unless it is the result itself."""
     lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in metrics["by_inputs"].items()),
              *((k.replace("_", " "), v) for k, v in metrics["baselines"].items())]
     used = [m for m in dict.fromkeys(main) if m in metrics["overall"]]
-    console.table(("", *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],
+    console.table((title, *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],
                   to_stdout=to_stdout)
+
+
+def show_all(metrics: dict[str, Any], main: Sequence[str], *, to_stdout: bool = False) -> None:
+    """The same for a metrics.json, which may be that of several targets."""
+    if all(set(m) == {"value", "low", "high"} for m in metrics["overall"].values()):
+        show(metrics, main, to_stdout=to_stdout)
+        return
+    for column in metrics["overall"]:
+        part = {kind: metrics[kind].get(column, {}) for kind in ("overall", "by_inputs", "baselines")}
+        show(part, main, title=column, to_stdout=to_stdout)
 
 
 def cell(metric: dict[str, float] | None) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmtool import __version__, console
 from mmtool.cli import options as opt
-from mmtool.cli.learning import evaluate, info, train
+from mmtool.cli.learning import evaluate, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
-from mmtool.errors import Interrupted, MMToolError, OutputClosed
+from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError
+
+if TYPE_CHECKING:
+    from mmtool.extraction.sources import Headers
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -21,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turns a table of pictures, texts, sounds and numbers into features, predictions and models.")
 app.add_typer(plugins_app, name="plugins")
+app.command()(fuse)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(info)
@@ -45,8 +49,9 @@ def extract(
     encode: opt.Encode = None,
     like: Annotated[Path | None, typer.Option("--like", metavar="FEATURES",
                                               help="The inputs, encoders and fitted assets of other features.")] = None,
-    weights: Annotated[list[str] | None, typer.Option(
-        "--weights", metavar="INPUT=FILE", help="A weights file that --like needs again.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL",
+                                               help="The encoders of a model, as trained.")] = None,
+    weights: opt.Weights = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Keep every token instead of one pooled vector.")] = False,
     max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%",
                                          help="More bad rows than this end with code 3.")] = "1%",
@@ -59,17 +64,30 @@ def extract(
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
     from mmtool.extract import Settings, extract
-    from mmtool.extraction.sources import Headers
     from mmtool.media.limits import Limits
 
     limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
     result = extract(manifest, output, Settings(
-        encode=tuple(encode or ()), like=None if like is None else Headers.of(like), weights=tuple(weights or ()),
+        encode=tuple(encode or ()), like=_headers(like, model), weights=tuple(weights or ()),
         tokens=tokens, max_bad=max_bad,
         allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers,
         use_cache=not no_cache, limits=limits, seed=seed))
     console.out_json(result.as_json()) if as_json else console.out(str(output))
     raise typer.Exit(result.exit_code)
+
+
+def _headers(features: Path | None, model: Path | None) -> Headers | None:
+    """Whose inputs `extract` takes."""
+    from mmtool.extraction.sources import Headers
+
+    if features is not None and model is not None:
+        raise UsageError("--like and -m exclude each other", "give one of them")
+    if model is not None:
+        from mmtool.model import load
+
+        loaded = load(model)
+        return loaded.headers(loaded.inputs, str(model))
+    return None if features is None else Headers.of(features)
 
 
 @app.command()
@@ -83,6 +101,7 @@ def predict(
                                                help="The labels to choose from; ImageNet's 1,000 by default.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL",
                                                help="A trained model; without one, zero-shot.")] = None,
+    weights: opt.Weights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Labels to show.")] = 5,
     encode: opt.Encode = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PREDICTIONS",
@@ -99,7 +118,8 @@ def predict(
     limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
-        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model)))
+        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,
+        weights=tuple(weights or ()))))
 
 
 def run(arguments: list[str] | None = None) -> int:

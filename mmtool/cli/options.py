@@ -21,6 +21,8 @@ Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16",
 Encode = Annotated[list[str] | None, typer.Option(
     "--encode", "-e", metavar="[INPUT@]COLUMN[+COLUMN...]=ENCODER",
     help="Read a column with an encoder (NAME:VARIANT,key=value); may be given several times.")]
+Weights = Annotated[list[str] | None, typer.Option("--weights", metavar="INPUT=FILE",
+                                                   help="A weights file that a model or --like needs again.")]
 AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Let encoders fetch weights from a hub.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
 MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e6, help="Largest picture to decode.")]
@@ -34,3 +36,10 @@ def prepare(quiet: bool, allow_download: bool) -> None:
         os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
     else:  # before any plugin imports a hub's client, which reads this once
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def said(context: typer.Context) -> set[str]:
+    """Names of the parameters that the command line itself gives."""
+    renamed = {"target": "targets", "dense": "hidden"}
+    return {renamed.get(name, name) for name in context.params
+            if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"}

@@ -17,7 +17,7 @@ from mmtool import console, files
 from mmtool.errors import MMToolError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
-from mmtool.features.format import ASSETS, ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
 from mmtool.features.part import Part
 
 try:
@@ -96,14 +96,10 @@ class Partial:
     def _part(self, number: int) -> Path:
         return self.folder / PARTS / f"{number:05d}.parquet"
 
-    def assets_path(self, name: str) -> Path:
-        """Where an input's fitted assets lie."""
-        return self.folder / name / ASSETS
-
-    def write_assets(self, name: str, assets: dict[str, Tensor]) -> None:
-        """Keep what an encoder learned in `fit`."""
-        self.assets_path(name).parent.mkdir(exist_ok=True)
-        files.write_tensors(self.assets_path(name), assets)
+    def write_tensors(self, name: str, file: str, tensors: dict[str, Tensor]) -> None:
+        """Keep what an encoder learned in `fit`, or the weights that a model brought."""
+        (self.folder / name).mkdir(exist_ok=True)
+        files.write_tensors(self.folder / name / file, {k: v.detach().cpu().clone() for k, v in tensors.items()})
 
     def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
@@ -123,6 +119,10 @@ class Partial:
         rows_file.join(parts, self.folder / ROWS)
         rows_file.write_errors(parts, self.folder / ERRORS, inputs)
         files.write_json(self.folder / HEADER, header)
+        self.place(header)
+
+    def place(self, header: dict[str, Any]) -> None:
+        """All is there: put the folder in its place."""
         self._say_replaced(header)
         shutil.rmtree(self.folder / PARTS)
         (self.folder / PROGRESS).unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Reading:
     fitted: bool
     preparer: Encoder
     """The encoder as readers use it: on the CPU, wherever the other one goes."""
+    plain: dict[str, Any] | None = None
+    """The options as a header has them, where that header's file brought the weights."""
 
     @property
     def name(self) -> str:
@@ -43,8 +45,9 @@ class Reading:
 
     def header(self, dim: int, dtype: str) -> dict[str, Any]:
         """What features.json says of it."""
+        options = encoding.plain_options(self.built.options) if self.plain is None else self.plain
         return {"columns": list(self.input.columns), "modality": self.source.modality, "encoder": self.built.spec,
-                "package": self.built.package, "options": encoding.plain_options(self.built.options),
+                "package": self.built.package, "options": options,
                 "identity": self.identity, "pooled": self.keep == "pooled", "dim": dim, "dtype": dtype,
                 "limits": cells.limits_of(self.source), "fitted": self.fitted}
 
@@ -65,8 +68,9 @@ def build(item: Input, manifest: Manifest, *, keep: Keep, limits: Limits, seed: 
 
 
 def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits: Limits, allow_random: bool,
-           device: torch.device, assets: dict[str, Any] | None) -> Reading:
-    """The second half of `build`: fit or take assets, check, identify."""
+           device: torch.device, assets: dict[str, Any] | None, state: dict[str, Tensor] | None = None,
+           plain: dict[str, Any] | None = None) -> Reading:
+    """The second half of `build`: fit or take assets, then weights where a file brings them, check, identify."""
     encoder = built.encoder
     if len(item.columns) > 1 and encoder.modality != "table":
         raise UsageError(f"encoder {built.name!r} reads one column of {encoder.modality}, not {len(item.columns)}",
@@ -79,11 +83,22 @@ def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits:
     elif fitted:
         encoder.fit(training_cells(item, manifest, source, built))
         encoder.eval()
+    if state:
+        load_state(item.name, encoder, state)
     if not encoder.pretrained and not allow_random:
         raise MMToolError(f"input {item.name!r}: encoder {built.spec} has random weights, its features mean nothing",
                           "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random")
     preparer = encoder if device.type == "cpu" else copy.deepcopy(encoder)
-    return Reading(item, built, source, keep, encoding.identity(built), fitted, preparer)
+    return Reading(item, built, source, keep, encoding.identity(built, plain), fitted, preparer, plain)
+
+
+def load_state(name: str, encoder: Encoder, state: dict[str, Tensor]) -> None:
+    """Fill the weights that a file of ours brought. Raises MMToolError, naming them, for missing or unexpected ones."""
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise MMToolError(f"input {name!r}: the weights do not fit the encoder ({str(error)[:300]})",
+                          "install the version that `mmtool info` shows") from error
 
 
 def _refuse_other_media(item: Input, built: Built, manifest: Manifest) -> None:
@@ -117,17 +132,22 @@ def training_cells(item: Input, manifest: Manifest, source: Source, built: Built
 
 @dataclass(frozen=True)
 class Headers:
-    """Inputs as the header of features or of a model states them, with their fitted assets; `origin` names the file."""
+    """Inputs as the header of features or of a model states them, with their fitted assets; `origin` names the file.
+
+    `states`: weights that the file brings itself, because training changed them or they were bundled.
+    """
 
     origin: str
     inputs: dict[str, dict[str, Any]]
     assets: dict[str, dict[str, Tensor]]
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Headers:
         """Those of a features folder."""
         features = Features(folder)
-        return cls(str(folder), features.header["inputs"], {n: features.assets(n) for n in features.inputs})
+        return cls(str(folder), features.header["inputs"], {n: features.assets(n) for n in features.inputs},
+                   {n: features.weights(n) for n in features.inputs})
 
 
 def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: dict[str, Path], *,
@@ -145,15 +165,17 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
             raise MMToolError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {headers.origin} reads")
         plugin = plugins.find(header["identity"]["name"])
         cls = plugins.load(plugin)
-        options = {k: _path_option(v, name, weights) if isinstance(v, dict) else v
+        state = headers.states.get(name) or None
+        options = {k: (Path(v["file"]) if state else _path_option(v, name, weights)) if isinstance(v, dict) else v
                    for k, v in header["options"].items()}
         unknown = sorted(set(options) - set(specs.signature(cls)))
         if unknown:
             raise MMToolError(f"input {name!r} of {headers.origin}: {plugin.package} knows no option {unknown[0]!r}")
-        built = encoding.from_options(plugin, cls, options, seed=seed, load=True)
+        built = encoding.from_options(plugin, cls, options, seed=seed, load=state is None)
         reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
                          keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
-                         device=device, assets=headers.assets[name])
+                         device=device, assets=headers.assets[name], state=state,
+                         plain=header["options"] if state else None)
         if reading.identity != header["identity"]:
             differ = [k for k in reading.identity if reading.identity[k] != header["identity"].get(k)]
             raise MMToolError(f"input {name!r}: {headers.origin} was made by {header['package']}, encoder {header['encoder']}; "

@@ -5,6 +5,8 @@
     errors.jsonl               one object a bad cell: id, input, column, path, reason
     INPUT/00000.safetensors    values [sum T, D] and lengths [N]; T = 0 where the cell is missing or bad
     INPUT/assets.safetensors   what the encoder learned in `fit`, where it did
+    INPUT/weights.safetensors  the encoder's weights, where a model brought them (`extract -m`)
+    fused/front.safetensors    of fused features: what is needed to make them from raw cells (see `fuse`)
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from mmtool.errors import MMToolError
 FORMAT = 1
 BLOCK_ROWS = 256
 """Consecutive manifest rows that are batched among themselves only."""
-HEADER, ROWS, ERRORS, ASSETS = "features.json", "rows.parquet", "errors.jsonl", "assets.safetensors"
+HEADER, ROWS, ERRORS = "features.json", "rows.parquet", "errors.jsonl"
+ASSETS, WEIGHTS, FRONT = "assets.safetensors", "weights.safetensors", "front.safetensors"
 
 
 def status_column(name: str) -> str:

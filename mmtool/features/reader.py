@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
-from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, shard_name
+from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, WEIGHTS, shard_name
 
 
 class Features:
@@ -65,6 +65,11 @@ class Features:
     def assets(self, name: str) -> dict[str, Tensor]:
         """What the input's encoder learned in `fit`; empty where it learned nothing."""
         path = self.folder / name / ASSETS
+        return load_file(path) if path.exists() else {}
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The weights of the input's encoder, where a model brought them; else empty."""
+        path = self.folder / name / WEIGHTS
         return load_file(path) if path.exists() else {}
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:

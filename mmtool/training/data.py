@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,25 @@ from mmtool.network import take
 
 
 @dataclass(frozen=True)
+class Answers:
+    """One target of N rows: `y [N, U]` with `lengths [N]`; `known [N]` is False where a row has none."""
+
+    y: Tensor
+    lengths: Tensor
+    known: Tensor
+
+    def at(self, index: Tensor) -> Answers:
+        """Some of the rows."""
+        return Answers(self.y[index], self.lengths[index], self.known[index])
+
+    def loss(self, task: Task, outputs: Tensor) -> Tensor:
+        """Outputs `[N, K]` -> losses `[N]`, 0 where there is no target."""
+        return task.loss(outputs, self.y, self.lengths).masked_fill(~self.known, 0)
+
+
+@dataclass(frozen=True)
 class Data:
-    """N rows: every input's pooled tokens `[N, 1, D]`, targets `y [N, U]` with `lengths [N]`."""
+    """N rows with one target: every input's tokens `[N, T, D]`, targets `y [N, U]` with `lengths [N]`."""
 
     inputs: dict[str, Tokens]
     y: Tensor
@@ -34,6 +51,33 @@ class Data:
         return task.loss(outputs, self.y, self.lengths)
 
 
+@dataclass(frozen=True)
+class Table:
+    """N rows with the answers of every target column. An input may be absent here that is read as cells."""
+
+    inputs: dict[str, Tokens]
+    answers: dict[str, Answers]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.answers.values())).y)
+
+    def of(self, column: str, at: Sequence[int] | Tensor) -> tuple[Data, list[int]]:
+        """Those of the rows that have this target, and their numbers."""
+        index = torch.as_tensor(at, dtype=torch.int64)
+        answers = self.answers[column]
+        index = index[answers.known[index]]
+        return Data(take(self.inputs, index), answers.y[index], answers.lengths[index]), index.tolist()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a table to fit, and rows held out to choose by."""
+
+    table: Table
+    fit: list[int]
+    held: list[int]
+
+
 def pooled(features: Features, names: Sequence[str], rows: Sequence[int]) -> dict[str, Tokens]:
     """Each input's features of some rows, pooled, float32."""
     out = {}
@@ -43,8 +87,15 @@ def pooled(features: Features, names: Sequence[str], rows: Sequence[int]) -> dic
     return out
 
 
-def load(features: Features, names: Sequence[str], rows: Sequence[int], task: Task, targets: Sequence[str]) -> Data:
-    """The rows of a features folder with their targets, encoded by the fitted task."""
-    encoded = [task.encode(target) for target in targets]
-    return Data(pooled(features, names, rows), nn.utils.rnn.pad_sequence(encoded, batch_first=True),
-                torch.tensor([len(e) for e in encoded]))
+def answers_of(tasks: Mapping[str, Task], cells: Mapping[str, Sequence[str | None]]) -> dict[str, Answers]:
+    """For each target column its cells (None: no target) encoded by the fitted task."""
+    out = {}
+    for column, task in tasks.items():
+        encoded = [None if cell is None else task.encode(cell) for cell in cells[column]]
+        example = next(e for e in encoded if e is not None)
+        blank = torch.zeros_like(example)
+        out[column] = Answers(
+            nn.utils.rnn.pad_sequence([blank if e is None else e for e in encoded], batch_first=True),
+            torch.tensor([len(blank if e is None else e) for e in encoded]),
+            torch.tensor([e is not None for e in encoded]))
+    return out

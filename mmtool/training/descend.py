@@ -1,77 +1,141 @@
-"""Training by gradient descent: shuffled batches, warm-up and cosine, clipping, modality dropout, early stopping."""
+"""Training by gradient descent: shuffled batches, schedules, clipping, modality dropout, early stopping.
+
+All chance is a function of seed, epoch and step, so a run that goes on from a checkpoint draws what it would have drawn.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtool.api import Tokens
-from mmtool.network import Network
-from mmtool.training.data import Data
+from mmtool.errors import MMToolError
+from mmtool.network import take
+from mmtool.training.data import Part
+from mmtool.training.graph import Graph, answers_on, encode, held_losses, to_device
+from mmtool.training.keeping import Keeper
+from mmtool.training.live import Feed
+from mmtool.training.recipe import Recipe, make_optimizer, rate
+from mmtool.training.watching import Watcher
 
-OPTIMIZERS = ("adamw", "adam", "sgd")
-MAX_NORM = 1.0
-WARM_UP = 0.1
+
+@dataclass
+class State:
+    """Where a training stands."""
+
+    epoch: int = 1
+    step: int = 0
+    total: float = 0.0
+    best: float = float("inf")
+    best_epoch: int = 0
+    curve: list[list[float]] = field(default_factory=list)
+    """An epoch each: mean fit loss, and held-out loss where there is one."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to descend. `patience`: epochs without a better held-out loss before it ends."""
+class Outcome:
+    """The best epoch, its held-out loss, and the losses of every epoch; the graph holds its weights."""
 
-    optimizer: str = "adamw"
-    epochs: int = 100
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    batch_size: int = 64
-    patience: int = 15
-    modality_dropout: float = 0.1
-    seed: int = 0
+    best_epoch: int
+    best: float
+    curve: list[list[float]]
 
 
-def train(network: Network, fit: Data, held: Data | None, recipe: Recipe) -> tuple[Network, int, float]:
-    """Train in place on `fit`; with `held`, keep the epoch with the least loss there. Returns that epoch and that loss."""
-    network.fit_scales(fit.inputs)
-    optimizer = _optimizer(network, recipe)
-    steps = recipe.epochs * math.ceil(len(fit) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    best, best_epoch, best_state = float("inf"), recipe.epochs, None
-    for epoch in range(1, recipe.epochs + 1):
-        network.train()
-        for at in torch.split(torch.randperm(len(fit), generator=generator), recipe.batch_size):
-            batch = fit.rows(at)
-            inputs = drop_inputs(batch.inputs, recipe.modality_dropout, generator)
+def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.device, watcher: Watcher, keeper: Keeper,
+          ids: Sequence[str], metric: Callable[[dict[str, Tensor]], tuple[str, float] | None]) -> Outcome:
+    """Train in place on the part's `fit` rows; with held-out rows, keep the epoch with the least loss there."""
+    graph.to(device)
+    optimizer = make_optimizer(graph, recipe)
+    batches, steps = _count(len(part.fit), recipe.batch_size), steps_of(len(part.fit), recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    best_state: dict[str, Tensor] = {}
+    state = State(best_epoch=recipe.epochs)
+    if (kept := keeper.load()) is not None:
+        state, best_state = _restore(kept, graph, optimizer, schedule, scaler)
+        watcher.skip(schedule.last_epoch)
+
+    def keep() -> None:
+        keeper.keep(*_snapshot(graph, optimizer, schedule, scaler, state, best_state))
+
+    with torch.random.fork_rng(devices=[]):
+        while state.epoch <= recipe.epochs and not (part.held and state.epoch - 1 - state.best_epoch >= recipe.patience):
+            for loss in _epoch(graph, part, feed, recipe, device, optimizer, schedule, scaler, state, ids):
+                watcher.step(loss)
+                if keeper.due():
+                    keep()
+            held = None
+            measured = None
+            if part.held:
+                inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
+                held, outputs = held_losses(graph, inputs, part.table, part.held, device)
+                measured = metric(outputs)
+                if held < state.best:
+                    state.best, state.best_epoch = held, state.epoch
+                    best_state = copy.deepcopy({k: v.cpu() for k, v in graph.state_dict().items()})
+            fit = state.total / batches
+            state.curve.append([fit] if held is None else [fit, held])
+            watcher.epoch(state.epoch, fit, held, measured)
+            state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
+            if keeper.due():
+                keep()
+    if best_state:
+        graph.load_state_dict(best_state)
+    graph.to("cpu").eval()
+    return Outcome(state.best_epoch, state.best, state.curve)
+
+
+def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.device, optimizer: torch.optim.Optimizer,
+           schedule: torch.optim.lr_scheduler.LambdaLR, scaler: Any, state: State, ids: Sequence[str]) -> Iterator[float]:
+    """The rest of an epoch; yields the loss after every step of the optimizer, when the state can be kept."""
+    graph.train()
+    order = torch.tensor(part.fit)[torch.randperm(len(part.fit), generator=_chance(recipe.seed, state.epoch, 0))]
+    batches = _split(order, recipe.batch_size)
+    prepared = feed.batches([at.tolist() for at in batches[state.step :]], state.epoch) if graph.live else None
+    sizes = range(0, len(batches), recipe.accumulate)
+    lasts = {min(start + recipe.accumulate, len(batches)) for start in sizes}
+    gathered = 0.0
+    for at in batches[state.step :]:
+        chance = _chance(recipe.seed, state.epoch, state.step + 1)
+        torch.manual_seed(chance.initial_seed())  # dropout, and whatever an encoder draws in training
+        inputs = to_device(take(part.table.inputs, at), device)
+        if prepared is not None:
+            with _autocast(device, recipe):
+                inputs |= graph.tokens(next(prepared), device)
+        inputs = drop_inputs(inputs, recipe.modality_dropout, chance)
+        with _autocast(device, recipe):
+            losses = graph.losses(inputs, answers_on(part.table.answers, at, device))
+            loss = graph.weigh(losses)
+            if recipe.l1:
+                loss = loss + recipe.l1 * torch.stack([p.abs().sum() for p in graph.parameters() if p.ndim > 1]).sum()
+        value = float(losses.detach().sum())
+        if not math.isfinite(value):
+            rows = ", ".join(repr(ids[i]) for i in at.tolist()[:5])
+            raise MMToolError(f"the loss is {value} in epoch {state.epoch}; the batch begins with the rows {rows}",
+                              "lower --lr, or look at these rows")
+        first = state.step - state.step % recipe.accumulate
+        share = min(first + recipe.accumulate, len(batches)) - first
+        scaler.scale(loss / share).backward()
+        gathered += value
+        state.step += 1
+        if state.step in lasts:
+            scaler.unscale_(optimizer)
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(graph.parameters(), recipe.clip)
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
-            loss_of(network, inputs, batch).mean().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
-            optimizer.step()
             schedule.step()
-        if held is None:
-            continue
-        network.eval()
-        with torch.no_grad():
-            loss = float(held.loss(network.task, network(held.inputs)).mean())
-        if loss < best:
-            best, best_epoch, best_state = loss, epoch, copy.deepcopy(network.state_dict())
-        elif epoch - best_epoch >= recipe.patience:
-            break
-    if best_state is not None:
-        network.load_state_dict(best_state)
-    return network.eval(), best_epoch, best
-
-
-def loss_of(network: Network, inputs: Mapping[str, Tokens], batch: Data) -> Tensor:
-    """The loss of each row, `[B]`; towers learn each by itself, where their input is there."""
-    outputs, present = network.towers(inputs)
-    if network.fusion.returns != "towers":
-        return batch.loss(network.task, outputs["fused"])
-    losses = [batch.loss(network.task, out).masked_fill(~present[name], 0) for name, out in outputs.items()]
-    return torch.stack(losses).sum(0)
+            state.total += gathered
+            gathered = 0.0
+            yield value
 
 
 def drop_inputs(inputs: dict[str, Tokens], share: float, generator: torch.Generator) -> dict[str, Tokens]:
@@ -80,21 +144,64 @@ def drop_inputs(inputs: dict[str, Tokens], share: float, generator: torch.Genera
         return inputs
     names = sorted(inputs)
     present = torch.stack([inputs[n].present for n in names], 1)  # [B, M]
-    kept = present & (torch.rand(present.shape, generator=generator) >= share)
+    kept = present & (torch.rand(present.shape, generator=generator) >= share).to(present.device)
     kept = torch.where(kept.any(1, keepdim=True), kept, present)
     return {n: Tokens(inputs[n].values, inputs[n].mask & kept[:, i : i + 1]) for i, n in enumerate(names)}
 
 
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]  # biases are not decayed
-    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr)
+def _chance(seed: int, epoch: int, step: int) -> torch.Generator:
+    """The generator of one step; step 0 orders the rows of the epoch."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return torch.Generator().manual_seed(mixed % (1 << 63))
 
 
-def _rate(step: int, steps: int) -> float:
-    warm = max(1, int(WARM_UP * steps))
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def _split(order: Tensor, size: int) -> list[Tensor]:
+    """Batches; a single row left over joins the last one, since a batch norm can do nothing with it."""
+    parts = list(torch.split(order, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def steps_of(rows: int, recipe: Recipe) -> int:
+    """Steps of the optimizer in all epochs."""
+    return recipe.epochs * math.ceil(_count(rows, recipe.batch_size) / recipe.accumulate)
+
+
+def _count(rows: int, size: int) -> int:
+    whole, rest = divmod(rows, size)
+    return max(1, whole + (rest > (1 if whole else 0)))
+
+
+def _autocast(device: torch.device, recipe: Recipe) -> contextlib.AbstractContextManager[object]:
+    if recipe.precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float16)
+
+
+def _snapshot(graph: Graph, optimizer: torch.optim.Optimizer, schedule: Any, scaler: Any, state: State,
+              best: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"graph/{k}": v for k, v in graph.state_dict().items()}
+    tensors |= {f"best/{k}": v for k, v in best.items()}
+    moments = optimizer.state_dict()["state"]
+    tensors |= {f"optimizer/{number}/{k}": v for number, found in moments.items() for k, v in found.items() if v is not None}
+    return tensors, {"state": state.__dict__, "steps": schedule.last_epoch, "scaler": scaler.state_dict()}
+
+
+def _restore(kept: dict[str, Any], graph: Graph, optimizer: torch.optim.Optimizer, schedule: Any,
+             scaler: Any) -> tuple[State, dict[str, Tensor]]:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in kept["tensors"].items() if k.startswith(prefix)}
+
+    graph.load_state_dict(under("graph/"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in under("optimizer/").items():
+        number, _, name = key.partition("/")
+        moments.setdefault(int(number), {})[name] = value
+    facts = kept["facts"]
+    schedule.last_epoch = facts["steps"]
+    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(facts["steps"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    scaler.load_state_dict(facts["scaler"])
+    return State(**facts["state"]), under("best/")

@@ -3,98 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtool.api import Tokens
-from mmtool.network import Network, only, subsets
+from mmtool.network import Head, Network, only, subsets
 from mmtool.training import solve
-from mmtool.training.data import Data
+from mmtool.training.data import Data, Part
 from mmtool.training.solve import Problem, Solution
 
-NetworkMaker = Callable[[], Network]
+Curve = dict[str, Any]
+"""One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
 TOLERANCE = 1e-7
 
 
 def applies(network: Network) -> bool:
-    """Is the fusion free of parameters, and the task's loss convex?"""
-    return network.task.linear and not any(True for _ in network.fusion.parameters())
+    """Is the fusion free of parameters, every head linear, and each task's loss convex?"""
+    fixed = not any(True for _ in network.front.parameters()) and not any(True for _ in network.dense.parameters())
+    return fixed and all(head.task.linear for head in network.heads())
 
 
-def train(make: NetworkMaker, data: Data, pairs: Sequence[tuple[list[int], list[int]]], rows: Sequence[int],
-          modality_dropout: float) -> tuple[list[Network], Network, dict[str, float]]:
-    """A network for each pair of (fit, held-out) rows, the final one for all `rows`, and the L2 strength of each head."""
-    networks = [_scaled(make(), data.rows(fit)) for fit, _ in pairs]
-    final = _scaled(make(), data.rows(rows))
-    strengths = {}
-    for number, name in enumerate(_heads(final)):
+def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Part], whole: Part, column: str,
+          modality_dropout: float) -> tuple[dict[str, float], list[Curve]]:
+    """Solve the heads of one target in place: each network on its part, `final` on the `fit` rows of `whole`.
+
+    The networks have their scales. Returns the L2 strength of each head, and the held-out loss along the strengths.
+    """
+    strengths, curves = {}, []
+    heads = [Head(network, column) for network in networks]
+    for number, name in enumerate(_names(networks[0])):
         problems, held = [], []
-        for network, (fit, out) in zip(networks, pairs, strict=True):
-            problems.append(_problem(network, name, data.rows(fit), modality_dropout))
-            held.append(_held_losses(network, name, data.rows(out)))
-        strength, solutions = solve.choose(problems, held)
-        for network, solution in zip(networks, solutions, strict=True):
-            _put(network, number, solution)
+        for head, part in zip(heads, parts, strict=True):
+            problems.append(_problem(head, name, part.table.of(column, part.fit)[0], modality_dropout))
+            held.append(_held_losses(head, name, part.table.of(column, part.held)[0]))
+        strength, solutions, path = solve.choose(problems, held)
+        for head, solution in zip(heads, solutions, strict=True):
+            _put(head, number, solution)
         strengths[name] = strength
-        _put(final, number, _problem(final, name, data.rows(rows), modality_dropout).solve(strength, TOLERANCE))
-    return networks, final, strengths
+        curves.append({"name": name, "x": "l2", "at": [s for s, _ in path], "held": [loss for _, loss in path],
+                       "best": strength})
+        if final is not None:
+            problem = _problem(Head(final, column), name, whole.table.of(column, whole.fit)[0], modality_dropout)
+            _put(Head(final, column), number, problem.solve(strength, TOLERANCE))
+    return strengths, curves
 
 
-def _scaled(network: Network, data: Data) -> Network:
-    network.fit_scales(data.inputs)
-    return network.eval()
+def _names(network: Network) -> list[str]:
+    return network.names if network.has_towers else ["fused"]
 
 
-def _heads(network: Network) -> list[str]:
-    return network.names if network.fusion.returns == "towers" else ["fused"]
-
-
-def _problem(network: Network, name: str, data: Data, modality_dropout: float) -> Problem:
+def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem:
     """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability."""
     parts: list[tuple[Tensor, Data, Tensor]] = []
-    chosen = subsets(network.names) if modality_dropout and network.fusion.returns != "towers" else [tuple(network.names)]
+    chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
     for subset in chosen:
         kept = only(data.inputs, subset)
         there = torch.stack([t.present for t in kept.values()]).any(0).nonzero().flatten()
-        x, rows = _columns(network, name, data.rows(there), subset)
+        x, rows = _columns(head, name, data.rows(there), subset)
         if len(rows):
-            missing = len(network.names) - len(subset)
+            missing = len(head.names) - len(subset)
             share = modality_dropout**missing * (1 - modality_dropout) ** len(subset)
             parts.append((x, rows, torch.full((len(rows),), share)))
     x = torch.cat([part[0] for part in parts])
 
     def loss(outputs: Tensor) -> Tensor:
         sizes = [len(part[1]) for part in parts]
-        return torch.cat([d.loss(network.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
+        return torch.cat([d.loss(head.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
 
-    return Problem(x, loss, _linear(network, 0).out_features, torch.cat([part[2] for part in parts]))
+    return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]))
 
 
-def _columns(network: Network, name: str, data: Data, subset: Sequence[str]) -> tuple[Tensor, Data]:
+def _columns(head: Head, name: str, data: Data, subset: Sequence[str]) -> tuple[Tensor, Data]:
     """What the head sees of the rows where that is there, `[n, D]`, and those rows."""
     with torch.no_grad():
-        seen: Tokens = network.fuse(only(data.inputs, subset))[name]
+        seen: Tokens = head.network.fuse(only(data.inputs, subset))[name]
     there = seen.present.nonzero().flatten()
     return seen.mean()[there], data.rows(there)
 
 
-def _held_losses(network: Network, name: str, data: Data) -> Callable[[Solution], Tensor]:
-    x, rows = _columns(network, name, data, network.names)
-    return lambda solution: rows.loss(network.task, solution.outputs(x))
+def _held_losses(head: Head, name: str, data: Data) -> Callable[[Solution], Tensor]:
+    x, rows = _columns(head, name, data, head.names)
+    return lambda solution: rows.loss(head.task, solution.outputs(x))
 
 
-def _linear(network: Network, number: int) -> nn.Linear:
-    layer = network.task.heads[number]
+def _linear(head: Head, number: int) -> nn.Linear:
+    layer = head.task.heads[number]
     assert isinstance(layer, nn.Linear)
     return layer
 
 
-def _put(network: Network, number: int, solution: Solution) -> None:
-    head = _linear(network, number)
+def _put(head: Head, number: int, solution: Solution) -> None:
+    layer = _linear(head, number)
     with torch.no_grad():
-        head.weight.copy_(solution.weight)
-        head.bias.copy_(solution.bias)
+        layer.weight.copy_(solution.weight)
+        layer.bias.copy_(solution.bias)
 
 
 def describe(strengths: dict[str, float]) -> str:

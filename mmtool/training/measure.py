@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmtool.api import Task
+from mmtool.api import Task, Tokens
 from mmtool.metrics.bootstrap import measure
-from mmtool.network import Network, having, key_of, only, subsets
+from mmtool.network import Head, having, key_of, only, subsets
 from mmtool.training.data import Data
 
 Table = dict[str, Any]
@@ -19,7 +19,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 RANGE = (0.05, 20.0)
 
 
-def held_outputs(networks: Sequence[Network], held: Sequence[tuple[Data, Sequence[int]]], subset: Sequence[str]) \
+def held_outputs(networks: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], subset: Sequence[str]) \
         -> tuple[Tensor, list[int], list[Data]]:
     """Outputs `[n, K]`, float64, of each network on its held-out rows that have the subset, given only that; the rows."""
     outputs, rows, parts = [], [], []
@@ -49,41 +49,56 @@ def temperature(task: Task, outputs: Tensor, parts: Sequence[Data]) -> float:
     return round(math.exp((low + high) / 2), 6)
 
 
-def on_held(networks: Sequence[Network], held: Sequence[tuple[Data, Sequence[int]]], targets: Mapping[int, str],
-            seed: int) -> tuple[Table, dict[str, float]]:
-    """Metrics on held-out rows, as in a metrics.json, and the temperature of each subset of inputs."""
-    task = networks[0].task
+def on_held(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], targets: Mapping[int, str], seed: int,
+            patterns: Sequence[str] | None = None) -> tuple[Table, dict[str, float]]:
+    """Metrics on held-out rows, as in a metrics.json, and the temperature of each subset of inputs.
+
+    `patterns`: the inputs that each row had before they were fused; then rows are told apart by them instead.
+    """
+    task = heads[0].task
     temperatures: dict[str, float] = {}
     found: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
-    for subset in subsets(networks[0].names):
-        outputs, rows, parts = held_outputs(networks, held, subset)
-        if not rows:
-            continue
-        key = key_of(subset)
+    for key, outputs, rows, parts in _groups(heads, held, patterns):
         temperatures[key] = temperature(task, outputs, parts) if task.calibrated else 1.0
         found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
-    everything = _all_rows(networks, held, temperatures)
-    overall = (everything[0], [targets[row] for row in everything[1]])
-    return tables(task, overall, found, seed), temperatures
-
-
-def _all_rows(networks: Sequence[Network], held: Sequence[tuple[Data, Sequence[int]]],
-              temperatures: Mapping[str, float]) -> tuple[list[dict[str, Any]], list[int]]:
-    predictions, rows = [], []
-    for network, (data, numbers) in zip(networks, held, strict=True):
-        divisors = divisors_of(data, network.names, temperatures)
+    predictions, numbers = [], []
+    for head, (data, own) in zip(heads, held, strict=True):
+        used = [patterns[n].split("+") for n in own] if patterns is not None else used_in(data.inputs)
         with torch.no_grad():
-            predictions += network.task.decode(network(data.inputs).double() / divisors)
-        rows += list(numbers)
-    return predictions, rows
+            predictions += head.task.decode(head(data.inputs).double() / divisors(used, head.names, temperatures))
+        numbers += list(own)
+    return tables(task, (predictions, [targets[n] for n in numbers]), found, seed), temperatures
 
 
-def divisors_of(data: Data, names: Sequence[str], temperatures: Mapping[str, float]) -> Tensor:
+def _groups(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]],
+            patterns: Sequence[str] | None) -> Iterator[tuple[str, Tensor, list[int], list[Data]]]:
+    if patterns is None:
+        for subset in subsets(heads[0].names):
+            outputs, rows, parts = held_outputs(heads, held, subset)
+            if rows:
+                yield key_of(subset), outputs, rows, parts
+        return
+    for key in sorted({patterns[n] for _, own in held for n in own} - {""}):
+        some = []
+        for data, own in held:
+            at = [i for i, n in enumerate(own) if patterns[n] == key]
+            some.append((data.rows(at), [own[i] for i in at]))
+        outputs, rows, parts = held_outputs(heads, some, heads[0].names)
+        if rows:
+            yield key, outputs, rows, parts
+
+
+def used_in(inputs: Mapping[str, Tokens]) -> list[list[str]]:
+    """The inputs that each row has."""
+    names = sorted(inputs)
+    present = torch.stack([inputs[n].present for n in names], 1).tolist()
+    return [[n for n, there in zip(names, row, strict=True) if there] for row in present]
+
+
+def divisors(used: Sequence[Sequence[str]], names: Sequence[str], temperatures: Mapping[str, float]) -> Tensor:
     """The temperature of each row's own inputs, `[N, 1]`; that of all inputs where its subset was never measured."""
     default = temperatures.get(key_of(names), 1.0)
-    present = torch.stack([data.inputs[n].present for n in sorted(names)], 1).tolist()
-    keys = [key_of([n for n, there in zip(sorted(names), row, strict=True) if there]) for row in present]
-    return torch.tensor([[temperatures.get(key, default)] for key in keys], dtype=torch.float64)
+    return torch.tensor([[temperatures.get(key_of(row), default)] for row in used], dtype=torch.float64).reshape(-1, 1)
 
 
 def tables(task: Task, overall: tuple[list[dict[str, Any]], list[str]],

@@ -100,21 +100,23 @@ class Problem:
 
 
 def choose(problems: Sequence[Problem], held: Sequence[Callable[[Solution], Tensor]],
-           strengths: Sequence[float] = STRENGTHS) -> tuple[float, list[Solution]]:
-    """The strength with the least mean loss on held-out rows, and each problem's solution for it.
+           strengths: Sequence[float] = STRENGTHS) -> tuple[float, list[Solution], list[tuple[float, float]]]:
+    """The strength with the least mean loss on held-out rows, each problem's solution for it, and every loss on the way.
 
     `held` gives the losses `[N']` of each problem's held-out rows. The path goes from strong to weak and ends where the
     loss has risen three times in a row.
     """
     best, worse = (float("inf"), strengths[0], list[Solution]()), 0
+    path = []
     for strength in strengths:
         found = [p.solve(strength, 1e-4) for p in problems]
         losses = torch.cat([of(s) for of, s in zip(held, found, strict=True)])
         mean = float(losses.mean())
+        path.append((strength, mean))
         if mean < best[0]:
             best, worse = (mean, strength, found), 0
         else:
             worse += 1
             if worse == 3:
                 break
-    return best[1], best[2]
+    return best[1], best[2], path

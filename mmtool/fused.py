@@ -1,0 +1,160 @@
+"""`mmtool fuse`: features of several inputs -> features of one, `fused`, which remember how they were made.
+
+`fused/front.safetensors` holds the fusion (`front/...`) and what the upstream encoders learned (`encoder/INPUT/...`,
+`weights/INPUT/...`), so that a model trained on fused features still predicts from raw cells.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmtool import console, encoding, files, plugins, specs
+from mmtool.errors import MMToolError, UsageError
+from mmtool.extraction.folder import Partial
+from mmtool.features.format import ERRORS, FORMAT, FRONT, HEADER, ROWS, check_target, shard_name, status_column, write_shard
+from mmtool.features.reader import Features
+from mmtool.matching import check_features
+from mmtool.model import load, plugin_of
+from mmtool.network import Front, key_of
+from mmtool.opening import Opened
+from mmtool.training.data import pooled
+from mmtool.training.solve import one_thread
+
+CHUNK = 4096
+
+
+def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> Path:
+    """Fuse every row of a features folder. Raises MMToolError for a learned fusion without the model that learned it."""
+    if (fusion is None) == (model is None):
+        raise UsageError("fuse takes a fusion or a model", "give -f FUSION, or -m MODEL")
+    check_target(output)
+    features = Features(folder)
+    if features.header.get("upstream"):
+        raise UsageError(f"{folder} is fused already", "fuse the features that it was made from")
+    front, entry = _of_model(model, features) if model is not None else _of_name(str(fusion), features)
+    if front.fusion.returns != "pooled":
+        raise UsageError(f"fusion {entry['name']!r} returns {front.fusion.returns}, not one vector a row",
+                         "choose another; `train` can use this one")
+    with one_thread():
+        _write(features, output, front.eval(), entry)
+    return output
+
+
+def _of_name(text: str, features: Features) -> tuple[Front, dict[str, Any]]:
+    spec = specs.parse(text)
+    plugin = plugins.find(spec.name, "fusion")
+    cls = plugins.load(plugin)
+    options = specs.bind(cls, spec)
+    dims = {n: features.header["inputs"][n]["dim"] for n in features.inputs}
+    front = Front(dims, cls(dims, **options))
+    if learned := [n for n, _ in front.fusion.named_parameters()]:
+        raise MMToolError(f"fusion {text!r} has weights ({learned[0]}, ...) that only training can give it",
+                          "train a model with it and give that: -m MODEL; or use one without weights, such as concat")
+    return front, {"name": plugin.name, "options": options, "package": plugin.package}
+
+
+def _of_model(path: Path, features: Features) -> tuple[Front, dict[str, Any]]:
+    model = load(path)
+    if model.upstream is not None:
+        raise UsageError(f"{path} was trained on fused features", "give a model that was trained on inputs")
+    if absent := [n for n in model.inputs if n not in features.inputs]:
+        raise MMToolError(f"{features.folder} has no input {absent[0]!r}, which the fusion of {path} takes", "extract it, too")
+    if unused := [n for n in features.inputs if n not in model.inputs]:
+        console.warn(f"{', '.join(unused)} of {features.folder} is not fused: {path} does not know it")
+    check_features(model, features, model.inputs)
+    plugin = plugins.find(model.header["fusion"]["name"], "fusion")
+    return model.network.front, {**model.header["fusion"], "package": plugin.package}
+
+
+def _write(features: Features, output: Path, front: Front, entry: dict[str, Any]) -> None:
+    partial = Partial(output, pooled=True)
+    entries = {n: features.header["inputs"][n] for n in front.names}
+    kept = {f"front/{k}": v for k, v in front.state_dict().items()}
+    for name in front.names:
+        kept |= {f"encoder/{name}/{k}": v for k, v in features.assets(name).items()}
+        kept |= {f"weights/{name}/{k}": v for k, v in features.weights(name).items()}
+    identity = {"name": entry["name"], "options": entry["options"], "weights": encoding.sha256_of(dict(front.state_dict())),
+                "assets": encoding.fingerprint({n: e["identity"] for n, e in entries.items()}), "revision": 1}
+    fused = {"columns": [c for e in entries.values() for c in e["columns"]], "modality": "fused", "encoder": entry["name"],
+             "package": entry["package"], "options": entry["options"], "identity": identity, "pooled": True,
+             "dim": front.fusion.dim, "dtype": "float32", "limits": {}, "fitted": False}
+    header = {**features.header, "format": FORMAT, "inputs": {"fused": fused},
+              "upstream": {"inputs": entries, "front": {"fusion": {k: entry[k] for k in ("name", "options")},
+                                                        "identity": identity}}}
+    partial.begin({"plan": encoding.fingerprint([header, "fuse"])})
+    try:
+        (partial.folder / "fused").mkdir(exist_ok=True)
+        header["shards"] = _shards(features, front, partial.folder / "fused")
+        files.write_tensors(partial.folder / "fused" / FRONT, kept)
+        for name in (ROWS, ERRORS):
+            shutil.copyfile(features.folder / name, partial.folder / name)
+        files.write_json(partial.folder / HEADER, header)
+        partial.place(header)
+    finally:
+        partial.release()
+
+
+def _shards(features: Features, front: Front, folder: Path) -> list[dict[str, Any]]:
+    shards, start = [], 0
+    with console.progress("fuse", len(features)) as advance, torch.no_grad():
+        for number, shard in enumerate(features.header["shards"]):
+            rows: list[Tensor | None] = []
+            for at in range(start, start + shard["rows"], CHUNK):
+                some = range(at, min(at + CHUNK, start + shard["rows"]))
+                tokens = front(pooled(features, front.names, some))["fused"]
+                rows += [row if len(row) else None for row in tokens.rows()]
+                advance(len(some))
+            start += shard["rows"]
+            sha256 = write_shard(folder / shard_name(number), rows, torch.float32)
+            shards.append({"rows": shard["rows"], "sha256": {"fused": sha256}})
+    return shards
+
+
+def read(features: Features) -> tuple[Front, dict[str, dict[str, Any]]]:
+    """How fused features were made: the front, and the entries of the upstream inputs as a model's header has them."""
+    upstream = features.header["upstream"]
+    entries = {n: {**e, "weights": "package"} for n, e in upstream["inputs"].items()}
+    dims = {n: e["dim"] for n, e in entries.items()}
+    front = Front(dims, plugin_of("fusion", upstream["front"]["fusion"], dims))
+    front.load_state_dict(_under("front/", load_file(features.folder / "fused" / FRONT)))
+    return front.eval(), entries
+
+
+def front_entry(features: Features) -> dict[str, Any]:
+    """What a model's header says of the fusion of its features."""
+    found: dict[str, Any] = features.header["upstream"]["front"]
+    return found
+
+
+def tensors(features: Features, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Tensor]]]:
+    """What the encoders of some inputs learned in `fit`, and the weights that a model brought, of plain or fused features."""
+    if features.header.get("upstream"):
+        kept = load_file(features.folder / "fused" / FRONT)
+        assets = {n: _under(f"encoder/{n}/", kept) for n in names}
+        return assets, {n: found for n in names if (found := _under(f"weights/{n}/", kept))}
+    return {n: features.assets(n) for n in names}, {n: found for n in names if (found := features.weights(n))}
+
+
+def used_inputs(opened: Opened | Features, rows: Sequence[int]) -> list[list[str]]:
+    """Which upstream inputs each of some rows of fused features had."""
+    features = opened.features if isinstance(opened, Opened) else opened
+    assert features is not None
+    names = sorted(features.header["upstream"]["inputs"])
+    statuses = {n: features.rows[status_column(n)].to_pylist() for n in names}
+    return [[n for n in names if statuses[n][r] == "ok"] for r in rows]
+
+
+def patterns(opened: Opened, rows: Sequence[int]) -> list[str]:
+    """The same as keys of tables."""
+    return [key_of(used) for used in used_inputs(opened, rows)]
+
+
+def _under(prefix: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}

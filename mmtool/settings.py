@@ -1,0 +1,115 @@
+"""What the command line says of a training, and how a model file keeps it for `train --like`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mmtool import encoding
+from mmtool.errors import MMToolError, UsageError
+from mmtool.extract import Settings as ExtractSettings
+from mmtool.features.format import HEADER
+
+NUMBERS = ("schedule", "warmup", "epochs", "lr", "encoder_lr", "weight_decay", "l1", "clip", "batch_size", "accumulate",
+           "patience", "loss_weighting", "precision")
+"""Options of a descent: fields of its recipe."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says of a run. `optimizer` auto: solved exactly where that is possible, else AdamW.
+
+    `given`: the fields of the descent's recipe that were said; the others have defaults that depend on what is trained.
+    """
+
+    targets: tuple[str, ...]
+    task: str | None = None
+    fusion: str = "concat"
+    hidden: tuple[int, ...] = ()
+    optimizer: str = "auto"
+    given: dict[str, Any] = field(default_factory=dict)
+    dropout: float = 0.0
+    modality_dropout: float | None = None
+    task_options: dict[str, str] = field(default_factory=dict)
+    folds: int | None = None
+    group: str | None = None
+    finetune: tuple[str, ...] = ()
+    augment: tuple[str, ...] = ()
+    seed: int = 0
+    bundle: bool = False
+    tensorboard: Path | None = None
+    weights: tuple[str, ...] = ()
+    extraction: ExtractSettings = field(default_factory=ExtractSettings)
+
+
+KEPT = ("fusion", "hidden", "optimizer", "given", "dropout", "modality_dropout", "task_options", "folds", "group", "finetune",
+        "augment", "seed")
+"""What decides the result, besides targets and inputs, which a model keeps as they were understood."""
+
+
+def kept(settings: Settings) -> dict[str, Any]:
+    """As JSON, for the header of a model."""
+    return {name: list(v) if isinstance(v := getattr(settings, name), tuple) else v for name in KEPT}
+
+
+def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights: Mapping[str, Path],
+         data: str) -> Settings:
+    """The settings that made a model, with everything that was `said` on the command line put in their place.
+
+    Raises UsageError where an encoder needs a file that `weights` does not name.
+    """
+    asked = header["asked"]
+    known = {f.name for f in fields(Settings)}
+    if unknown := sorted(set(asked) - known - {"allow_random"}):
+        raise MMToolError(f"the model's recipe holds {unknown[0]!r}, which this mmtool does not know", "upgrade mmtool")
+    changes: dict[str, Any] = {name: tuple(v) if isinstance(v := asked[name], list) else v for name in KEPT if name not in said}
+    changes["given"] = {**asked["given"], **settings.given}
+    if "targets" not in said:
+        changes["targets"] = tuple(f"{column}={_spec(entry)}" for column, entry in sorted(header["tasks"].items()))
+        changes["task_options"] = {**({} if "task_options" in said else asked["task_options"]), **settings.task_options}
+    extraction = settings.extraction
+    if not extraction.encode and not (Path(data) / HEADER).is_file():
+        texts = tuple(_encode(name, entry, weights) for name, entry in sorted(header["inputs"].items()))
+        extraction = replace(extraction, encode=texts)
+    extraction = replace(extraction, seed=changes.get("seed", settings.seed),
+                         allow_random=extraction.allow_random or asked.get("allow_random", False))
+    return replace(settings, **changes, extraction=extraction)
+
+
+def _spec(entry: Mapping[str, Any]) -> str:
+    options = ",".join(f"{k}={'none' if v is None else v}" for k, v in entry["options"].items())
+    return str(entry["name"]) + (f",{options}" if options else "")
+
+
+def _encode(name: str, entry: Mapping[str, Any], weights: Mapping[str, Path]) -> str:
+    options = dict(entry["options"])
+    for key, value in options.items():
+        if isinstance(value, dict):
+            if name not in weights:
+                raise UsageError(f"input {name!r} needs the file {value['file']!r}", f"give it: --weights {name}=FILE")
+            if encoding.plain_options({"": weights[name]})[""]["sha256"] != value["sha256"]:
+                raise MMToolError(f"{weights[name]} is not the {value['file']!r} that input {name!r} was made with",
+                                  f"its SHA-256 must be {value['sha256']}")
+            options[key] = weights[name]
+    return f"{name}@{'+'.join(entry['columns'])}={_spec({'name': entry['identity']['name'], 'options': options})}"
+
+
+def parse_pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    """`NAME=VALUE` of each. Raises UsageError."""
+    out = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{option} {text!r} is not INPUT=...")
+        out[name] = value
+    return out
+
+
+def parse_widths(text: str | None) -> tuple[int, ...]:
+    """`256,64` -> widths. Raises UsageError."""
+    try:
+        return () if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--dense {text!r} is no list of widths", "write --dense 128, or --dense 256,64") from None

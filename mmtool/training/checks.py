@@ -1,0 +1,45 @@
+"""What can be refused before anything long begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mmtool.api import Task
+from mmtool.errors import MMToolError, UsageError
+from mmtool.settings import Settings
+from mmtool.training.recipe import OPTIMIZERS, SCHEDULES
+from mmtool.training.watching import check_board
+
+WORDS = {"schedule": tuple(SCHEDULES), "loss_weighting": ("equal", "uncertainty"), "precision": ("fp32", "bf16", "fp16")}
+
+
+def check(settings: Settings, device: torch.device) -> None:
+    """Raises UsageError for settings that mean nothing, or contradict each other."""
+    if settings.optimizer not in ("auto", *OPTIMIZERS):
+        raise UsageError(f"--optimizer {settings.optimizer!r} is not known", "use auto, " + ", ".join(OPTIMIZERS))
+    for name, words in WORDS.items():
+        if (said := settings.given.get(name, words[0])) not in words:
+            raise UsageError(f"--{name.replace('_', '-')} {said!r} is not known", "use " + ", ".join(words))
+    if settings.given.get("precision") == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16 needs a GPU", "use bf16, or fp32")
+    if settings.given.get("loss_weighting") == "uncertainty" and len(settings.targets) < 2:
+        raise UsageError("--loss-weighting uncertainty weighs several targets against each other", "name another --target")
+    if settings.folds is not None and settings.folds < 2:
+        raise UsageError(f"--folds {settings.folds} leaves nothing to hold out", "use at least 2")
+    if not settings.targets:
+        raise UsageError("nothing to predict is named", "name a column: --target COLUMN, or a model: --like MODEL")
+    if any(width < 1 for width in settings.hidden):
+        raise UsageError("--dense takes widths of at least 1", "such as --dense 128, or --dense 256,64")
+    if settings.tensorboard is not None:
+        check_board()
+
+
+def check_fit(name: str, fusion: Any, tasks: Mapping[str, Task]) -> None:
+    """Raises MMToolError where a fusion does not return what a task needs."""
+    for column, task in tasks.items():
+        if fusion.returns == "tokens" or task.needs == "tokens" or (task.needs == "towers" and fusion.returns != "towers"):
+            raise MMToolError(f"fusion {name!r} returns {fusion.returns}, the task of {column!r} needs {task.needs}",
+                              "choose another fusion")

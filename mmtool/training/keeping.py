@@ -1,0 +1,151 @@
+"""The folder beside an unfinished model: what a killed `train` left there, the same command goes on from.
+
+    MODEL.partial/plan.json            what is being made; another plan starts anew
+    MODEL.partial/features/            extracted from the manifest
+    MODEL.partial/cells/               decoded cells of the inputs that are trained
+    MODEL.partial/part-0.safetensors   the state of one training: weights, moments, where it stands
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mmtool import console, files
+from mmtool.errors import Interrupted, MMToolError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PLAN = "plan.json"
+SECONDS = 5.0
+"""Between two checkpoints, or twenty times as long as one takes."""
+
+
+class Place:
+    """The partial folder of one model, locked against a second run."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output.absolute().with_name(output.name + ".partial")
+        self.stop = threading.Event()
+        self._lock: int | None = None
+
+    def begin(self, plan: str, facts: dict[str, Any]) -> dict[str, Any]:
+        """Go on with what has this plan, else start anew with these `facts`; returns the facts that hold.
+
+        Raises MMToolError for a folder of that name that is none of ours, and where another run holds it.
+        """
+        if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
+            raise MMToolError(f"{self.folder} is in the way and is no unfinished model", "move it away")
+        self.folder.mkdir(exist_ok=True)
+        self._take()
+        try:
+            before = json.loads((self.folder / PLAN).read_bytes())
+        except (OSError, ValueError):
+            before = {}
+        if before.get("plan") == plan:
+            for leftover in self.folder.rglob(".*.tmp"):
+                leftover.unlink()
+            console.say(f"going on from what {self.folder.name} holds")
+            return dict(before["facts"])
+        if before:
+            console.say(f"{self.folder} was left by another run; starting anew")
+        for old in self.folder.iterdir():
+            if old.name != PLAN:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        files.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
+        return facts
+
+    def _take(self) -> None:
+        if fcntl is None:
+            return
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise MMToolError(f"another run is training {self.output}", "wait for it, or choose another -o") from None
+
+    def release(self) -> None:
+        """Let other runs in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def remove(self) -> None:
+        """The model is written: nothing has to be kept."""
+        shutil.rmtree(self.folder)
+        self.release()
+
+    def keeper(self, number: int) -> Keeper:
+        """That of one training of the run."""
+        return Keeper(self.folder / f"part-{number}.safetensors", self.stop)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM lets a step end and the state be kept; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def asked(number: int, frame: object) -> None:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self.stop.set()
+            console.say("ending after this step; once more to end at once")
+
+        before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Keeper:
+    """The state of one training, in a file that is replaced whole."""
+
+    def __init__(self, path: Path, stop: threading.Event) -> None:
+        self.path, self.stop = path, stop
+        self.last, self.took = time.monotonic(), 0.0
+
+    def load(self) -> dict[str, Any] | None:
+        """`tensors` and `facts` as they were kept; None where nothing was, or where it is damaged."""
+        try:
+            with safe_open(self.path, framework="pt") as f:
+                facts = json.loads((f.metadata() or {})["state"])
+                return {"tensors": {k: f.get_tensor(k) for k in f.keys()}, "facts": facts}  # noqa: SIM118  no mapping
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            console.warn(f"{self.path} cannot be read ({error}); this part starts anew")
+            return None
+
+    def due(self) -> bool:
+        """Is it time to keep the state again?"""
+        return self.stop.is_set() or time.monotonic() - self.last > max(SECONDS, 20 * self.took)
+
+    def keep(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Keep it. Raises Interrupted where the run was asked to end."""
+        started = time.monotonic()
+        data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, {"state": json.dumps(facts)})
+        files.write_bytes(self.path, data)
+        self.last = time.monotonic()
+        self.took = self.last - started
+        if self.stop.is_set():
+            raise Interrupted("interrupted; the same command goes on where it stopped")

@@ -1,0 +1,147 @@
+"""Inputs that `train` reads as cells, because their encoder is trained, or is fitted anew in each fold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmtool import cells, encoding, plugins
+from mmtool.api import CellError, Encoder, Tokens
+from mmtool.encoding import Built, pad
+from mmtool.engine import Engine
+from mmtool.inputs import Input
+from mmtool.media.augment import Policy
+from mmtool.training.cellstore import CellStore
+
+BLOCK = 256
+
+
+@dataclass
+class Live:
+    """One such input. `built` is the encoder as it begins; `trained`: do the weights change?"""
+
+    item: Input
+    built: Built
+    store: CellStore
+    trained: bool
+    seed: int
+    augment: Policy | None = None
+
+    @property
+    def name(self) -> str:
+        return self.item.name
+
+    @property
+    def fitted(self) -> bool:
+        """Does the encoder learn something in `fit`?"""
+        return self.built.encoder.needs_fit()
+
+    def encoder(self, rows: Sequence[int]) -> Encoder:
+        """A new encoder as it begins, fitted on these rows where it learns from them; drawn from the run's seed."""
+        if not self.fitted:
+            return copy.deepcopy(self.built.encoder)
+        plugin = plugins.find(self.built.name)
+        fresh = encoding.from_options(plugin, plugins.load(plugin), self.built.options, seed=self.seed, load=True).encoder
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            fresh.fit(self.store.cells(rows))
+        return fresh.eval()
+
+    def features(self, encoder: Encoder, device: torch.device, batch_size: int) -> Tokens:
+        """Every row through a frozen encoder, pooled, `[N, 1, D]`, on the CPU, in the blocks that `extract` has."""
+        engine = Engine(encoder, device, "fp32", batch_size)
+        rows: list[Tensor | None] = []
+        for start in range(0, len(self.store.statuses), BLOCK):
+            block = range(start, min(start + BLOCK, len(self.store.statuses)))
+            rows += engine.encode([cell_of(self, encoder, row, None) for row in block], keep="pooled")
+        encoder.to("cpu")
+        tokens = Tokens.from_rows(rows)
+        return Tokens.pooled(tokens.mean().float(), tokens.present)
+
+
+def cell_of(live: Live, encoder: Encoder, row: int, epoch: int | None) -> Tensor | None:
+    """A row's prepared cell, augmented in an epoch of training; None where there is none that can be used."""
+    if live.store.statuses[row] != "ok":
+        return None
+    try:
+        if live.store.prepared:
+            return live.store.prepared_cell(row)
+        cell = live.store.decoded(row)
+        if live.augment is not None and epoch is not None:
+            cell = live.augment.apply(cell, live.seed, epoch, row)
+        prepared = encoder.prepare(cell)
+        return prepared if len(prepared) else None
+    except CellError:  # not with these fitted pieces or columns
+        return None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared cells of the rows of a batch that have one: `x [n, L, ...]`, `lengths [n]`, `at [n]`; B rows in all."""
+
+    x: Tensor | None
+    lengths: Tensor
+    at: Tensor
+    rows: int
+
+    @classmethod
+    def of(cls, found: Sequence[Tensor | None]) -> Prepared:
+        """Cells of a batch, None where there is none."""
+        at = [i for i, cell in enumerate(found) if cell is not None]
+        if not at:
+            return cls(None, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), len(found))
+        x, lengths = pad([cell for cell in found if cell is not None])
+        return cls(x, lengths, torch.tensor(at), len(found))
+
+    def encode(self, encoder: Encoder, device: torch.device, width: int) -> Tokens:
+        """Through the encoder and its pooling: `[B, 1, width]`, missing where there is no cell."""
+        values = torch.zeros(self.rows, width, device=device)
+        mask = torch.zeros(self.rows, dtype=torch.bool, device=device)
+        if self.x is None:
+            return Tokens.pooled(values, mask)
+        tokens = encoder(self.x.to(device, non_blocking=True), self.lengths.to(device))
+        pooled = encoder.pool(tokens).to(values.dtype)  # [n, width]
+        at = self.at.to(device)
+        return Tokens.pooled(values.index_copy(0, at, pooled), mask.index_fill(0, at, True))
+
+
+@dataclass
+class Feed(Dataset[Any]):
+    """Prepared cells of a batch of rows for every live input; picklable, for loader processes."""
+
+    lives: list[Live]
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    workers: int = 0
+
+    def __getitem__(self, key: tuple[int | None, list[int]]) -> dict[str, Prepared]:
+        epoch, rows = key
+        return {live.name: Prepared.of([cell_of(live, self.encoders[live.name], row, epoch) for row in rows])
+                for live in self.lives}
+
+    def batches(self, batches: Sequence[Sequence[int]], epoch: int | None) -> Any:
+        """An iterator over the batches, in their order; augmented where an epoch is given."""
+        keys = [(epoch, list(rows)) for rows in batches]
+        cheap = all(live.store.prepared or live.store.source.modality in ("text", "table") for live in self.lives)
+        if not self.workers or cheap or len(keys) < 2:
+            return (self[key] for key in keys)
+        return iter(DataLoader(self, sampler=keys, batch_size=None, num_workers=self.workers))
+
+
+def width_of(live: Live, encoder: Encoder) -> int:
+    """Width of the pooled feature, found with one cell."""
+    row = live.store.statuses.index("ok")
+    cell = next(c for r in range(row, len(live.store.statuses)) if (c := cell_of(live, encoder, r, None)) is not None)
+    x, lengths = pad([cell])
+    with torch.inference_mode():
+        return int(encoder.pool(encoder(x, lengths)).shape[1])
+
+
+def source_of(built: Built, base: Any, limits: Any) -> cells.Source:
+    """How the cells of an encoder are read."""
+    return cells.Source(built.encoder.modality, base, limits)
