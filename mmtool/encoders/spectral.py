@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar
 
 import torch
@@ -10,9 +9,8 @@ import torchaudio
 from torch import Tensor, nn
 
 from mmtool.api import CellError, Encoder, Tokens, UsageError
+from mmtool.encoders.log_mel import HOP_S, WINDOW_S, mel_bands
 
-WINDOW_S = 0.025
-HOP_S = 0.010
 FLOOR = 1e-9
 PARTS = (0.1, 0.5, 0.9)
 BLOCK = 4_096
@@ -42,7 +40,7 @@ class Spectral(Encoder):
             raise UsageError(f"spectral: n_mels={n_mels}, n_mfcc={n_mfcc}; 1 <= n_mfcc <= n_mels <= 256 must hold")
         self.sample_rate_hz = sample_rate
         self.window, self.hop = round(sample_rate * WINDOW_S), round(sample_rate * HOP_S)
-        self.n_fft, bands = _bands(sample_rate, self.window, n_mels)
+        self.n_fft, bands = mel_bands(sample_rate, self.window, n_mels)
         window = torch.hann_window(self.window)
         # options alone decide these, so they are no weights and not saved
         self.register_buffer("hann", window / window.square().sum().sqrt(), persistent=False)
@@ -94,16 +92,3 @@ def _pairs(frames: Tensor) -> Tensor:
     # mean of two neighbours, 10 ms -> 20 ms; an odd last one stays as it is
     whole = frames[: len(frames) // 2 * 2].reshape(-1, 2, frames.shape[1]).mean(1)  # [N // 2, M]
     return torch.cat([whole, frames[len(frames) // 2 * 2 :]])
-
-
-def _bands(sample_rate: int, window: int, n_mels: int) -> tuple[int, Tensor]:
-    """FFT length and triangles `[n_fft // 2 + 1, M]`; long enough that the narrowest band has a frequency in it."""
-    n_fft = 1 << (window - 1).bit_length()
-    while True:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of empty bands: that is what the loop is for
-            bands: Tensor = torchaudio.functional.melscale_fbanks(
-                n_fft // 2 + 1, 20.0, sample_rate / 2, n_mels, sample_rate)
-        if bool((bands.amax(0) > 0).all()):
-            return n_fft, bands
-        n_fft *= 2

@@ -102,8 +102,8 @@ def test_a_pickled_encoder_prepares_the_same(fitted: SentencePiece) -> None:
 def test_any_text_is_read_after_training_on_others(fitted: SentencePiece, text: str,
                                                    pooled: Callable[..., Tensor]) -> None:
     ids = fitted.prepare(text)
-    assert ids.dtype == torch.int64 and 0 < len(ids) <= fitted.max_pieces
-    assert fitted.processor.unk_id() not in ids.tolist()
+    assert ids.dtype == torch.int64 and 0 < len(ids) <= fitted.pieces.max_pieces
+    assert fitted.pieces.processor.unk_id() not in ids.tolist()
     assert bool(pooled(fitted, text).isfinite().all())
 
 
@@ -125,9 +125,9 @@ def test_case_is_folded_unless_asked_otherwise(fitted: SentencePiece) -> None:
 def test_few_texts_give_few_pieces_and_zeros_for_absent_directions(model_type: str, texts: list[str]) -> None:
     encoder = SentencePiece(model_type=model_type, dim=32)
     encoder.fit(iter(texts))
-    assert encoder.embedding.weight.shape == (encoder.processor.get_piece_size(), 32)
+    assert encoder.embedding.weight.shape == (encoder.pieces.processor.get_piece_size(), 32)
     assert bool(encoder.embedding.weight.isfinite().all())
-    assert torch.equal(encoder.embedding.weight[:, 1:], torch.zeros(encoder.processor.get_piece_size(), 31))
+    assert torch.equal(encoder.embedding.weight[:, 1:], torch.zeros(encoder.pieces.processor.get_piece_size(), 31))
     assert bool(encoder.embedding.weight[:, 0].any())
 
 
@@ -136,8 +136,8 @@ def test_more_characters_than_pieces_are_spelled_in_bytes() -> None:
     for model_type in ("unigram", "bpe"):
         encoder = SentencePiece(vocab_size=600, dim=8, model_type=model_type)
         encoder.fit(iter(texts))
-        assert encoder.processor.get_piece_size() <= 600
-        assert encoder.processor.decode(encoder.prepare(texts[0]).tolist()) == texts[0]
+        assert encoder.pieces.processor.get_piece_size() <= 600
+        assert encoder.pieces.processor.decode(encoder.prepare(texts[0]).tolist()) == texts[0]
 
 
 @pytest.mark.parametrize("texts", [[], ["", "  ", "\n"]])
