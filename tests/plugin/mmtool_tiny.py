@@ -107,6 +107,43 @@ class Untrained(Letters):
         self.weight = torch.nn.Parameter(torch.randn(2))
 
 
+class Learned(Encoder):
+    """A random vector for each character: must be trained."""
+
+    api = 1
+    modality = "text"
+    dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = torch.nn.Embedding(256, 4)
+        self.dropout = torch.nn.Dropout(0.1)
+
+    def prepare(self, cell: str) -> Tensor:
+        return torch.tensor([min(ord(c), 255) for c in cell])
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
+        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        return Tokens(self.dropout(self.vectors(x)), mask)
+
+
+class Tied(Letters):
+    """Pretrained weights that can be tuned, known by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.randn(2, 2))
+        self.same = self.scale
+
+    def load(self) -> None:
+        with torch.no_grad():
+            self.scale.copy_(torch.tensor([[0.01, 0.0], [0.0, 1.0]]))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
+        tokens = super().forward(x, lengths)
+        return Tokens(tokens.values @ (self.scale + self.same) / 2, tokens.mask)
+
+
 class Counted(Letters):
     """Learns how many training cells there were; its feature is that number."""
 

@@ -1,0 +1,119 @@
+"""`mmtool train`, killed and run again, ends with the bytes of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.made import LETTERS, table
+from mmtool.training.keeping import Keeper
+
+LEARNED = ("-e", "a=tiny-learned", "-e", "b=tiny-letters", "--epochs", "6", "--batch-rows", "16", "--dropout", "0.2")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.mark.parametrize("told", [LEARNED, (*LEARNED, "--folds", "2", "--accumulate", "2"),
+                                  (*LETTERS, "-f", "gated", "--epochs", "5", "--optimizer", "sgd"),
+                                  (*LEARNED, "-t", "sum", "--loss-weighting", "uncertainty", "--optimizer", "adam")])
+def test_a_run_ended_after_any_checkpoint_goes_on_to_the_same_bytes(mmtool: Callable, tmp_path: Path, told: tuple[str, ...],
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    data, model = table(tmp_path, 100, missing=0.1, split="--folds" not in told), tmp_path / "m.safetensors"
+    assert mmtool("train", data, "-t", "label", "-o", tmp_path / "straight.safetensors", *told).code == 0
+    keep, kept = Keeper.keep, 0
+
+    def keep_and_die(self: Keeper, *arguments: object) -> None:
+        nonlocal kept
+        keep(self, *arguments)  # type: ignore[arg-type]
+        kept += 1
+        if kept == 7:
+            kept = 0
+            raise Killed
+
+    monkeypatch.setattr(Keeper, "keep", keep_and_die)
+    deaths = 0
+    while not model.exists():
+        try:
+            assert mmtool("train", data, "-t", "label", "-o", model, *told).code == 0
+        except Killed:
+            deaths += 1
+            assert deaths < 60
+    assert deaths > 2
+    assert model.read_bytes() == (tmp_path / "straight.safetensors").read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def run(data: Path, model: Path, cache: Path, *told: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "MMTOOL_CHECKPOINT_SECONDS": "0", "MMTOOL_CACHE": str(cache)}
+    return subprocess.Popen([sys.executable, "-m", "mmtool", "train", str(data), "-t", "label", "-o", str(model), *told],
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    data, cache = table(tmp_path, 400, missing=0.1), tmp_path / "cache"
+    told = (*LEARNED, "--epochs", "60", "--patience", "60")
+    started = time.monotonic()
+    assert run(data, tmp_path / "straight.safetensors", cache, *told).wait() == 0
+    whole, rng, model, kills = time.monotonic() - started, random.Random(0), tmp_path / "m.safetensors", 0
+    while not model.exists():
+        process = run(data, model, cache, *told)
+        try:
+            assert process.wait(rng.uniform(0.3, 1.0) * whole if kills < 4 else 100) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert model.read_bytes() == (tmp_path / "straight.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_after_the_step_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+    data, model, cache = table(tmp_path, 400), tmp_path / "m.safetensors", tmp_path / "cache"
+    told = (*LEARNED, "--epochs", "2000", "--patience", "2000")
+    process = run(data, model, cache, *told)
+    state = tmp_path / "m.safetensors.partial" / "part-0.safetensors"
+    while not state.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - asked < 5
+    assert b"the same command goes on" in err
+    assert b"Traceback" not in err
+    assert state.exists()
+    assert not model.exists()
+
+
+def test_another_command_does_not_take_what_was_left(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    data, model = table(tmp_path, 100), tmp_path / "m.safetensors"
+
+    def die(self: Keeper, *arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "keep", die)
+        with pytest.raises(Killed):
+            mmtool("train", data, "-t", "label", "-o", model, *LEARNED)
+    ran = mmtool("train", data, "-t", "label", "-o", model, *LEARNED, "--seed", "1")
+    assert ran.code == 0
+    assert "left by another run; starting anew" in ran.err
+    (tmp_path / "n.safetensors.partial").mkdir()
+    (tmp_path / "n.safetensors.partial/mine.txt").write_text("precious")
+    ran = mmtool("train", data, "-t", "label", "-o", tmp_path / "n.safetensors", *LETTERS)
+    assert ran.code == 1
+    assert "in the way" in ran.err
+    assert (tmp_path / "n.safetensors.partial/mine.txt").exists()
