@@ -32,6 +32,10 @@ class Task(nn.Module):
     """The metric that one line has room for."""
     greater_is_better: ClassVar[bool] = True
     """Of the main metric."""
+    sample_targets: ClassVar[Sequence[str]] = ("1", "2", "2", "3", "1", "4", "2", "3", "1", "2")
+    """Targets as a column holds them, on which the contract checks try it; ten or so, of several kinds."""
+    example: ClassVar[str] = ""
+    """Options, as the command line writes them, with which the contract checks build it; of use where one is required."""
 
     labels: Sequence[str] = ()
     """Classes, tags or names of the outputs, set by `fit` and `set_assets`."""
