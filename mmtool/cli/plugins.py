@@ -70,7 +70,7 @@ def new(
     console.set_quiet(quiet)
     package = write(name, folder, kind=kind, modality=modality)
     console.out_json({"folder": str(package)}) if as_json else console.out(str(package))
-    console.say(f"next: mmtool plugins install {package} && mmtool plugins check {name}")
+    console.say(f"next: mmtool plugins install {package} && mmtool plugins check {name.removeprefix('mmtool-')}")
 
 
 @app.command()

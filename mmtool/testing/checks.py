@@ -56,7 +56,7 @@ class Check:
 
     def run(self) -> Outcome:
         """The outcome; the same one when asked again."""
-        done = self.subject.outcomes
+        done: dict[str, Outcome] = self.subject.outcomes
         if str(self) not in done:
             needed = self.contract[self.function]
             first = Check(self.subject, needed, self.contract).run() if needed else None

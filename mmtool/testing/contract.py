@@ -65,7 +65,7 @@ FUSION_CHECKS: Contract = {
     missing.ignores_more_padding: missing.ignores_masked_values,
     missing.ignores_what_a_missing_input_holds: missing.stays_finite_where_missing,
     towers.combines_scores: missing.ignores_what_a_missing_input_holds,
-    gradients.gradients_reach_every_parameter: missing.stays_finite_where_missing,
+    gradients.gradients_reach_every_parameter: towers.combines_scores,
     gradients.gradients_stay_finite_where_missing: gradients.gradients_reach_every_parameter,
     fusion_state.stays_finite_in_bfloat16: missing.stays_finite_where_missing,
     fusion_state.survives_save_and_load: forward.repeats_its_bits,

@@ -20,11 +20,11 @@ OPTION_TYPES = (int, float, str, bool, Path)
 
 def is_a_class_of_its_kind(subject: Subject) -> None:
     """The beginning of each kind's `states_what_it_is`: the base class, and the version of the contract."""
-    cls: Any = subject.cls
-    if not (isinstance(cls, type) and issubclass(cls, subject.base)):
-        fail(f"the entry point must name a subclass of mmtool.api.{subject.base.__name__}, it names {cls!r}")
-    if cls.api not in ACCEPTED_API:
-        fail(f"state the contract it was written for, `api = {max(ACCEPTED_API)}`; it is {cls.api!r}")
+    cls, base = subject.cls, subject.base
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        fail(f"the entry point must name a subclass of mmtool.api.{base.__name__}, it names {cls!r}")
+    if (stated := getattr(cls, "api", None)) not in ACCEPTED_API:
+        fail(f"state the contract it was written for, `api = {max(ACCEPTED_API)}`; it is {stated!r}")
 
 
 def options_are_explicit(subject: Subject) -> None:

@@ -20,7 +20,7 @@ from mmtool import plugins
 from mmtool.api import Encoder, MMToolError, Tokens
 from mmtool.cli.main import run
 from mmtool.testing import encoder_checks
-from mmtool.testing.samples import cells_for
+from mmtool.testing.encoders.samples import cells_for
 
 
 def _failures(cls: type[Encoder] | str, **arguments: Any) -> dict[str, str]:
@@ -126,7 +126,7 @@ def test_sample_cells_are_what_prepare_gets(modality: str) -> None:
 
 def test_the_checks_hold_under_python_o_too() -> None:
     folder = Path(mmtool.testing.__file__).parent
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text()))), path.name
 
 
