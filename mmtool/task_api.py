@@ -18,7 +18,11 @@ Counts = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Task(nn.Module):
-    """What is predicted: target codec, head, loss, decoding and metrics. Options are keyword-only, as an encoder's."""
+    """What is predicted: target codec, head, loss, decoding and metrics. Options are keyword-only, as an encoder's.
+
+    The contract checks fit it on `sample_targets`; the default, small whole numbers, suits classes and numbers alike, and
+    a task that reads anything else states its own.
+    """
 
     api: ClassVar[int] = 0
     """Version of this contract that the plugin was written for; it must state one."""

@@ -56,7 +56,7 @@ class GoodTokens(Fusion):
 
 
 class GoodTowers(Fusion):
-    """A layer an input; probabilities are multiplied with learned exponents, which share out among the towers that are there."""
+    """A layer an input; probabilities are multiplied, with learned exponents shared out among the towers that are there."""
 
     api = 1
     returns = "towers"
