@@ -59,7 +59,7 @@ class OpensAFile(Good):
 class OwnRandomness(Good):
     def __init__(self, dims: dict[str, int]) -> None:
         super().__init__(dims)
-        self.noise = nn.Buffer(torch.from_numpy(np.random.default_rng().random(self.dim, np.float32)))
+        self.register_buffer("noise", torch.from_numpy(np.random.default_rng().random(self.dim, np.float32)))
 
 
 class HoldsALambda(Good):
