@@ -22,6 +22,8 @@ class Fusion(nn.Module):
     """Version of this contract that the plugin was written for; it must state one."""
     returns: ClassVar[Literal["pooled", "tokens", "towers"]] = "pooled"
     """pooled: T = 1; tokens: several; towers: a dict with one output an input, whose predictions `combine` makes one."""
+    example: ClassVar[str] = ""
+    """Options, as the command line writes them, with which the contract checks build it; of use where one is required."""
 
     dim: int = 0
     """D of what comes out (pooled and tokens)."""

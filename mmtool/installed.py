@@ -31,8 +31,7 @@ def _told(plugin: plugins.Found) -> dict[str, Any]:
 
 def info(name: str) -> dict[str, Any]:
     """What one plugin says of itself; imports that one. Raises PluginError where it is unknown, ambiguous or broken."""
-    kinds = sorted({p.kind for p in plugins.found() if name in (p.name, p.full_name)})
-    plugin = plugins.find(name, kinds[0] if kinds else "encoder")
+    plugin = plugins.find_any(name)
     cls = plugins.load(plugin)
     facts = {key: getattr(cls, key, None) for key in ("modality", "space", "needs", "returns")}
     return {**_told(plugin), "about": (inspect.getdoc(cls) or "").partition("\n")[0], "api": cls.api,

@@ -33,6 +33,11 @@ class Found:
     def package(self) -> str:
         return f"{self.distribution} {self.version}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may be called: NAME, DISTRIBUTION/NAME, and each after KIND/."""
+        return self.name, self.full_name, f"{self.kind}/{self.name}", f"{self.kind}/{self.full_name}"
+
 
 @cache
 def found() -> tuple[Found, ...]:
@@ -46,9 +51,9 @@ def found() -> tuple[Found, ...]:
 
 
 def find(name: str, kind: str = "encoder") -> Found:
-    """The one plugin of that name (`NAME` or `DISTRIBUTION/NAME`). Raises PluginError for none, or for two."""
+    """The one plugin of a kind that has the name (one of `Found.names`). Raises PluginError for none, or for two."""
     of_kind = [p for p in found() if p.kind == kind]
-    matches = [p for p in of_kind if name in (p.name, p.full_name)]
+    matches = [p for p in of_kind if name in p.names]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -58,6 +63,24 @@ def find(name: str, kind: str = "encoder") -> Found:
     known = ", ".join(dict.fromkeys(p.name for p in of_kind)) or "none is installed"
     raise PluginError(f"no {kind} plugin is called {name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""),
                       f"known: {known}; `mmtool plugins install PACKAGE` adds more")
+
+
+def find_any(name: str) -> Found:
+    """The one plugin of any kind that has the name. Raises PluginError for none, for two, or for one of each of two kinds."""
+    kinds = {p.kind: p for p in found() if name in p.names}
+    if len(kinds) > 1:
+        raise PluginError(f"{name!r} is the name of {' and of '.join(f'{_article(kind)} {kind}' for kind in kinds)}",
+                          "name one of them: " + " or ".join(f"{kind}/{p.full_name if '/' in name else p.name}"
+                                                            for kind, p in kinds.items()))
+    if kinds:
+        return find(name, next(iter(kinds)))
+    close = difflib.get_close_matches(name, [p.name for p in found()], n=2)
+    raise PluginError(f"no plugin is called {name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""),
+                      "`mmtool plugins list` shows all; `mmtool plugins install PACKAGE` adds more")
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def load(plugin: Found) -> type[Any]:

@@ -6,22 +6,29 @@ import re
 from pathlib import Path
 
 from mmtool import plugins
+from mmtool import scaffold_learning as learning
+from mmtool import scaffold_templates as templates
 from mmtool.errors import MMToolError, UsageError
-from mmtool.scaffold_templates import MODULES, OTHER, PYPROJECT, README, TEST
 
 
-def write(name: str, modality: str, folder: Path) -> Path:
-    """Write `folder/mmtool-NAME` with an encoder for a modality; returns that folder.
+def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | None = None) -> Path:
+    """Write `folder/mmtool-NAME` with an encoder for a modality (by default image), a fusion or a task; returns that folder.
 
-    Raises UsageError for a name or a modality that cannot be, and MMToolError where the folder exists already.
+    Raises UsageError for a name, kind or modality that cannot be, and MMToolError where the folder exists already.
     """
     name = name.removeprefix("mmtool-")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"{name!r} cannot name a plugin", "use lower-case words joined by hyphens: colour-histogram")
+    if kind not in plugins.GROUPS:
+        raise UsageError(f"--kind {kind!r} is not known", f"use {', '.join(plugins.GROUPS)}")
+    if modality is not None and kind != "encoder":
+        raise UsageError(f"--modality is for encoders, a {kind} has none", "leave it out")
+    modality = modality or "image"
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", modality):
         raise UsageError(f"{modality!r} cannot name a modality", "use image, text, audio, table or another word")
-    if same := [p for p in plugins.found() if p.kind == "encoder" and p.name == name]:
-        raise UsageError(f"an encoder called {name!r} is installed already ({same[0].package})", "choose another name")
+    if same := [p for p in plugins.found() if p.name == name]:  # of any kind: else each needs KIND/NAME from then on
+        raise UsageError(f"a plugin called {name!r} is installed already ({same[0].kind} of {same[0].package})",
+                         "choose another name")
     package = folder / f"mmtool-{name}"
     try:
         package.mkdir(parents=True)
@@ -29,12 +36,16 @@ def write(name: str, modality: str, folder: Path) -> Path:
         raise MMToolError(f"{package} exists already", "choose another name or folder with -o, or remove it") from None
     except OSError as error:
         raise MMToolError(f"{package} cannot be made: {error.strerror}", "choose another folder with -o") from error
-    module = "mmtool_" + name.replace("-", "_")
-    words = {"@NAME@": name, "@MODULE@": module, "@MODALITY@": modality,
-             "@CLASS@": "".join(map(str.capitalize, name.split("-"))) + "Encoder"}
+    module, about, use, care = {
+        "encoder": (templates.MODULES.get(modality, templates.OTHER), templates.ABOUT, templates.USE, templates.CARE),
+        "fusion": (learning.FUSION, learning.FUSION_ABOUT, learning.FUSION_USE, learning.FUSION_CARE),
+        "task": (learning.TASK, learning.TASK_ABOUT, learning.TASK_USE, learning.TASK_CARE)}[kind]
+    module_name = "mmtool_" + name.replace("-", "_")
+    words = {"@ABOUT@": about, "@USE@": use, "@CARE@": care, "@NAME@": name, "@MODULE@": module_name, "@KIND@": kind,
+             "@MODALITY@": modality, "@CLASS@": "".join(map(str.capitalize, name.split("-"))) + kind.capitalize()}
     (package / "tests").mkdir()
-    for path, template in (("pyproject.toml", PYPROJECT), (f"{module}.py", MODULES.get(modality, OTHER)),
-                           ("README.md", README), ("tests/test_contract.py", TEST)):
+    for path, template in (("pyproject.toml", templates.PYPROJECT), (f"{module_name}.py", module),
+                           ("README.md", templates.README), ("tests/test_contract.py", templates.TEST)):
         (package / path).write_text(_filled(template, words), encoding="utf-8")
     return package
 

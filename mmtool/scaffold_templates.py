@@ -1,4 +1,4 @@
-"""What `mmtool plugins new` writes. @NAME@, @MODULE@, @CLASS@ and @MODALITY@ are filled in."""
+"""What `mmtool plugins new` writes for an encoder, and around every kind. Words between two @ are filled in."""
 
 PYPROJECT = """
 [build-system]
@@ -10,7 +10,7 @@ name = "mmtool-@NAME@"
 version = "0.1.0"
 dependencies = ["mmtool"]
 
-[project.entry-points."mmtool.encoders"]
+[project.entry-points."mmtool.@KIND@s"]
 @NAME@ = "@MODULE@:@CLASS@"
 
 [tool.setuptools]
@@ -19,10 +19,10 @@ py-modules = ["@MODULE@"]
 
 TEST = """
 import pytest
-from mmtool.testing import encoder_checks
+from mmtool.testing import @KIND@_checks
 
 
-@pytest.mark.parametrize("check", encoder_checks("@NAME@"), ids=str)
+@pytest.mark.parametrize("check", @KIND@_checks("@NAME@"), ids=str)
 def test_contract(check):
     check()
 """
@@ -30,18 +30,22 @@ def test_contract(check):
 README = """
 # mmtool-@NAME@
 
-An encoder of mmtool for the modality @MODALITY@.
+@ABOUT@
 
 ```
 mmtool plugins install .
 mmtool plugins info @NAME@
 mmtool plugins check @NAME@
-mmtool extract data.csv -o feats -e COLUMN=@NAME@
+@USE@
 ```
 
-`@MODULE@.py` is all there is to change. Count `revision` up whenever its output changes, so that features written
-before are not mixed with those written after.
+`@MODULE@.py` is all there is to change. @CARE@
 """
+
+ABOUT = "An encoder of mmtool for the modality @MODALITY@."
+USE = "mmtool extract data.csv -o feats -e COLUMN=@NAME@"
+CARE = """Count `revision` up whenever its output changes, so that features written
+before are not mixed with those written after."""
 
 _CLASS = '''
 class @CLASS@(Encoder):

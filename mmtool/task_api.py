@@ -18,7 +18,11 @@ Counts = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Task(nn.Module):
-    """What is predicted: target codec, head, loss, decoding and metrics. Options are keyword-only, as an encoder's."""
+    """What is predicted: target codec, head, loss, decoding and metrics. Options are keyword-only, as an encoder's.
+
+    The contract checks fit it on `sample_targets`; the default, small whole numbers, suits classes and numbers alike, and
+    a task that reads anything else states its own.
+    """
 
     api: ClassVar[int] = 0
     """Version of this contract that the plugin was written for; it must state one."""
@@ -32,6 +36,10 @@ class Task(nn.Module):
     """The metric that one line has room for."""
     greater_is_better: ClassVar[bool] = True
     """Of the main metric."""
+    sample_targets: ClassVar[Sequence[str]] = ("1", "2", "2", "3", "1", "4", "2", "3", "1", "2")
+    """Targets as a column holds them, on which the contract checks try it; ten or so, of several kinds."""
+    example: ClassVar[str] = ""
+    """Options, as the command line writes them, with which the contract checks build it; of use where one is required."""
 
     labels: Sequence[str] = ()
     """Classes, tags or names of the outputs, set by `fit` and `set_assets`."""

@@ -119,6 +119,37 @@ def test_two_plugins_of_one_name_are_marked_and_told_apart_by_distribution(capsy
     assert json.loads(capsys.readouterr().out)["distribution"] == "pkg-two"
 
 
+def test_a_name_in_two_kinds_is_told_apart_by_the_kind(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("pkg-one", "mix")
+    install("pkg-two", "mix", "class Plugin:\n    api = 1\n    returns = 'pooled'", kind="fusion")
+    assert run(["plugins", "info", "mix"]) == 1
+    err = capsys.readouterr().err
+    assert "'mix' is the name of an encoder and of a fusion" in err
+    assert "encoder/mix or fusion/mix" in err
+    for name, kind in (("fusion/mix", "fusion"), ("encoder/mix", "encoder"), ("pkg-two/mix", "fusion"),
+                       ("encoder/pkg-one/mix", "encoder")):
+        assert plugins.find_any(name).kind == kind
+        assert plugins.find(name, kind).name == "mix"
+    with pytest.raises(PluginError, match="no task plugin is called 'fusion/mix'"):
+        plugins.find("fusion/mix", "task")
+
+
+def test_one_package_may_have_a_name_in_two_kinds_and_two_packages_one_in_a_kind(install: Install) -> None:
+    install("pkg-one", "mix")
+    install("pkg-one", "mix", kind="fusion")
+    install("pkg-two", "mix", kind="fusion")
+    with pytest.raises(PluginError, match="encoder/pkg-one/mix or fusion/pkg-one/mix"):
+        plugins.find_any("pkg-one/mix")
+    with pytest.raises(PluginError, match="pkg-one/mix or pkg-two/mix"):
+        plugins.find_any("fusion/mix")
+    assert plugins.find_any("fusion/pkg-two/mix").distribution == "pkg-two"
+
+
+def test_a_plugin_of_no_kind_is_told_with_those_of_a_similar_name() -> None:
+    with pytest.raises(PluginError, match=r"no plugin is called 'concatt' \(did you mean concat\?\)"):
+        plugins.find_any("concatt")
+
+
 def test_an_unknown_plugin_is_told_with_those_of_a_similar_name(install: Install) -> None:
     install("pkg-good", "good")
     with pytest.raises(PluginError, match=r"no encoder plugin is called 'goood' \(did you mean good\?\)"):

@@ -17,14 +17,17 @@ from mmtool import scaffold
 from mmtool.errors import MMToolError, UsageError
 
 MODALITIES = ("image", "text", "audio", "table", "series")
+KINDS = ("fusion", "task")
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a new package for each modality."""
+    """A folder with a new package for each modality, a fusion and a task."""
     folder = tmp_path_factory.mktemp("packages")
     for modality in MODALITIES:
-        scaffold.write(f"new-{modality}", modality, folder)
+        scaffold.write(f"new-{modality}", folder, modality=modality)
+    for kind in KINDS:
+        scaffold.write(f"new-{kind}", folder, kind=kind)
     return folder
 
 
@@ -72,6 +75,33 @@ def test_a_new_plugin_installs_is_found_keeps_the_contract_and_extracts(
     assert all(f"{c}: 1 ok, 1 missing, 0 bad" in extracted.stderr for c in columns)
 
 
+def test_a_new_fusion_and_task_install_keep_the_contract_and_train(
+        packages: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    installed = python("mmtool", "plugins", "install", *[f"./mmtool-new-{kind}" for kind in KINDS])
+    assert installed.returncode == 0, installed.stderr
+    assert [line.split()[:2] for line in installed.stdout.splitlines()] == [
+        ["kind", "name"], ["fusion", "new-fusion"], ["task", "new-task"]]
+
+    checked = python("mmtool", "plugins", "check", "new-fusion:dim=8", "new-task")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "failed" not in checked.stdout
+
+    tested = python("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+                    *[f"mmtool-new-{kind}" for kind in KINDS])
+    assert tested.returncode == 0, tested.stdout
+    assert "passed" in tested.stdout
+
+    rows = [f"{i % 5},{i % 3},{'red' if i % 2 else 'blue'},{i % 5 + 2 * (i % 2)},{'train' if i % 4 else 'test'}"
+            for i in range(60)]
+    (packages / "counts.csv").write_text("\n".join(["size,rooms,colour,sold,split", *rows, "1,1,red,none,train"]) + "\n")
+    for fusion in ("new-fusion", "concat"):
+        trained = python("mmtool", "train", "counts.csv", "--target", "sold=new-task", "-e", "size+rooms=table",
+                         "-e", "colour=table", "-f", fusion, "--epochs", "5", "-o", f"{fusion}.safetensors")
+        assert (trained.returncode, trained.stdout) == (0, f"{fusion}.safetensors\n"), trained.stderr
+        assert "1 rows have a sold that cannot be read" in trained.stderr
+        assert "deviance" in trained.stderr
+
+
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_whole_plugin_is_under_forty_lines(packages: Path, modality: str) -> None:
     package = packages / f"mmtool-new-{modality}"
@@ -91,24 +121,35 @@ def test_the_command_prints_the_folder_and_what_to_do_next(mmtool: Callable, tmp
 
 
 def test_a_name_may_bring_the_prefix_of_the_package(tmp_path: Path) -> None:
-    assert scaffold.write("mmtool-scent", "image", tmp_path) == tmp_path / "mmtool-scent"
+    assert scaffold.write("mmtool-scent", tmp_path) == tmp_path / "mmtool-scent"
 
 
 @pytest.mark.parametrize("name", ["", "Colour", "two words", "two_words", "-x", "x-", "a--b", "../up", "3d", "é", "a\n"])
 def test_a_name_that_is_no_package_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="lower-case words joined by hyphens"):
-        scaffold.write(name, "image", tmp_path)
+        scaffold.write(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_modality_that_would_break_the_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot name a modality"):
-        scaffold.write("x", 'a"; import os', tmp_path)
+        scaffold.write("x", tmp_path, modality='a"; import os')
 
 
-def test_the_name_of_an_installed_encoder_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_and_a_modality_of_a_fusion_are_refused(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("plugins", "new", "x", "--kind", "metric", "-o", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--kind 'metric' is not known use encoder, fusion, task" in " ".join(ran.err.split())
+    with pytest.raises(UsageError, match="a fusion has none"):
+        scaffold.write("x", tmp_path, kind="fusion", modality="image")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_an_installed_plugin_of_any_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'concat' is installed already"):
+        scaffold.write("concat", tmp_path)
     with pytest.raises(UsageError, match="'timm' is installed already"):
-        scaffold.write("timm", "image", tmp_path)
+        scaffold.write("timm", tmp_path)
 
 
 def test_a_folder_that_exists_is_left_alone(mmtool: Callable, tmp_path: Path) -> None:
@@ -122,4 +163,4 @@ def test_a_folder_that_exists_is_left_alone(mmtool: Callable, tmp_path: Path) ->
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MMToolError, match="cannot be made"):
-        scaffold.write("scent", "image", tmp_path / "file")
+        scaffold.write("scent", tmp_path / "file")

@@ -11,7 +11,7 @@ from mmtool import console
 from mmtool.cli import options as opt
 
 if TYPE_CHECKING:
-    from mmtool.testing.contract import Outcome
+    from mmtool.testing.checks import Outcome
     from mmtool.testing.runner import Report
 
 app = typer.Typer(no_args_is_help=True, help="Find, check, write and install plugins.")
@@ -27,7 +27,7 @@ def list_(as_json: opt.Json = False) -> None:
 
 
 @app.command()
-def info(name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin, or DISTRIBUTION/NAME.")],
+def info(name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin, or DISTRIBUTION/NAME, or KIND/NAME.")],
          as_json: opt.Json = False) -> None:
     """Show what a plugin reads and which options it takes."""
     from mmtool.installed import info
@@ -39,15 +39,15 @@ def info(name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin, or 
 @app.command()
 def check(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="NAME[:VARIANT,key=value]", help="Encoders; every installed one by default.")] = None,
-    random: Annotated[bool, typer.Option("--random", help="Do not load pretrained weights.")] = False,
+        metavar="[KIND/]NAME[:VARIANT,key=value]", help="Encoders, fusions and tasks; every installed one by default.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Do not load encoders' pretrained weights.")] = False,
     allow_download: opt.AllowDownload = False, as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
-    """Run the contract on encoders; ends with code 1 where a check fails."""
+    """Run the contract on plugins; ends with code 1 where a check fails. KIND is encoder, fusion or task."""
     opt.prepare(quiet, allow_download)
-    from mmtool.testing.runner import check_encoders
+    from mmtool.testing.runner import check_plugins
 
-    reports = check_encoders(names or [], load=not random, on_outcome=_print_outcome if names and not as_json else None,
+    reports = check_plugins(names or [], load=not random, on_outcome=_print_outcome if names and not as_json else None,
                              on_report=None if as_json else _print_report)
     if as_json:
         console.out_json([r.as_json() for r in reports])
@@ -57,9 +57,10 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The encoder's name, such as colour-histogram.")],
-    modality: Annotated[str, typer.Option("--modality", metavar="image|text|audio|table|...",
-                                          help="What it reads; another word gets the file's bytes.")] = "image",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, such as colour-histogram.")],
+    kind: Annotated[str, typer.Option("--kind", metavar="encoder|fusion|task", help="What it is.")] = "encoder",
+    modality: Annotated[str | None, typer.Option("--modality", metavar="image|text|audio|table|...", help=(
+        "What an encoder reads, by default image; another word gets the file's bytes."), show_default=False)] = None,
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where its folder is made.")] = Path(),
     as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
@@ -67,9 +68,9 @@ def new(
     from mmtool.scaffold import write
 
     console.set_quiet(quiet)
-    package = write(name, modality, folder)
+    package = write(name, folder, kind=kind, modality=modality)
     console.out_json({"folder": str(package)}) if as_json else console.out(str(package))
-    console.say(f"next: mmtool plugins install {package} && mmtool plugins check {name}")
+    console.say(f"next: mmtool plugins install {package} && mmtool plugins check {name.removeprefix('mmtool-')}")
 
 
 @app.command()
@@ -107,10 +108,10 @@ def _as_typed(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _print_outcome(encoder: str, outcome: Outcome) -> None:
+def _print_outcome(plugin: str, outcome: Outcome) -> None:
     reason = f": {outcome.reason}" if outcome.reason else ""
-    console.out(console.literal(f"{outcome.status:7}  {encoder} {outcome.check} ({outcome.seconds:.2f} s){reason}"))
+    console.out(console.literal(f"{outcome.status:7}  {plugin} {outcome.check} ({outcome.seconds:.2f} s){reason}"))
 
 
 def _print_report(report: Report) -> None:
-    console.out(console.literal(f"{report.status:7}  {report.encoder} of {report.package}: {report.summary}"))
+    console.out(console.literal(f"{report.status:7}  {report.kind} {report.plugin} of {report.package}: {report.summary}"))

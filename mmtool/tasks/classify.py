@@ -24,6 +24,7 @@ class Classify(Task):
     linear = True
     calibrated = True
     main_metric = "accuracy"
+    sample_targets = ("cat", "dog", "cat", "größer", "dog", "cat", "ox, or cow", "ox, or cow", "größer", "cat")
 
     def __init__(self, *, label_smoothing: float = 0.0, class_weights: Literal["none", "balanced"] = "none") -> None:
         super().__init__()

@@ -28,7 +28,7 @@ def split_cell(cell: str) -> list[Any]:
     if text.startswith("["):
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # a cell of ten thousand brackets
             values = None
         if isinstance(values, list):
             return [v for v in values if str(v).strip()]

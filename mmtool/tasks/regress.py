@@ -21,6 +21,7 @@ class Regress(Task):
     api = 1
     linear = True
     main_metric = "r2"
+    sample_targets = ("3", "-1.5", "2e3", "0", "17.25", "3", "-250", "1000", "42", "8")
 
     def fit(self, targets: Sequence[str]) -> None:
         rows = [numbers(target) for target in targets]
@@ -36,7 +37,13 @@ class Regress(Task):
         self._set(y.mean(0), scale)
 
     def check(self, target: str) -> None:
-        numbers(target)
+        self._row(target)
+
+    def _row(self, target: str) -> list[float]:
+        row = numbers(target)
+        if self.labels and len(row) != len(self.labels):
+            raise CellError(f"{len(row)} numbers, not {len(self.labels)}")
+        return row
 
     def _set(self, mean: Tensor, scale: Tensor) -> None:
         self.mean, self.scale = mean, scale  # each [K]
@@ -52,10 +59,7 @@ class Regress(Task):
         self.heads = nn.ModuleList(nn.Linear(dims[name], len(self.mean)) for name in sorted(dims))
 
     def encode(self, target: str) -> Tensor:
-        row = numbers(target)
-        if len(row) != len(self.mean):
-            raise CellError(f"{len(row)} numbers, not {len(self.mean)}")
-        return (torch.tensor(row, dtype=torch.float64) - self.mean) / self.scale
+        return (torch.tensor(self._row(target), dtype=torch.float64) - self.mean) / self.scale
 
     def loss(self, outputs: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
         return (outputs - y.to(outputs)).square().mean(1) / 2
@@ -81,7 +85,7 @@ def numbers(cell: str) -> list[float]:
     """The numbers of a cell. Raises CellError for what is none."""
     try:
         row = [float(value) for value in split_cell(cell)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CellError(f"{cell[:40]!r} is no number") from None
     if not row or not all(map(math.isfinite, row)):
         raise CellError(f"{cell[:40]!r} is no finite number")

@@ -24,6 +24,7 @@ class Tag(Task):
     linear = True
     calibrated = True
     main_metric = "f1_micro"
+    sample_targets = ("red|small", "red", '["blue", "small"]', "blue", "|", "red|blue|small", "small", "blue|red", "green")
 
     def __init__(self, *, min_count: int = 2, threshold: float = 0.5) -> None:
         super().__init__()

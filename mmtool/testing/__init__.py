@@ -1,11 +1,11 @@
-"""The contract of encoders as small named checks: here, in `mmtool plugins check`, and in a plugin's own tests."""
+"""The contracts of encoders, fusions and tasks as small named checks: here, in `mmtool plugins check`, in a plugin's tests."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmtool.testing.contract import Check, Outcome, encoder_checks
+    from mmtool.testing.contract import Check, Outcome, encoder_checks, fusion_checks, task_checks
 
-__all__ = ["Check", "Outcome", "encoder_checks"]
+__all__ = ["Check", "Outcome", "encoder_checks", "fusion_checks", "task_checks"]
 
 
 def __getattr__(name: str) -> object:

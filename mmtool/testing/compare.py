@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mmtool.api import Tokens
 
+FLOAT32_TOLERANCE = 1e-5
+
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Equal dtype, shape and bytes, so that NaN equals NaN and 0 differs from -0."""

@@ -1,36 +1,39 @@
-"""The list of checks, in the order in which a plugin's author would mend them, and how one is run."""
+"""The list of checks of each kind of plugin, in the order in which an author would mend them."""
 
 from __future__ import annotations
 
-import inspect
-import time
-import traceback
-import unittest
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from mmtool.api import Encoder
-from mmtool.errors import MMToolError
-from mmtool.testing import batches, cells, pooling, state, statement
+from mmtool.api import Encoder, Fusion, Task
+from mmtool.testing import statement
+from mmtool.testing.checks import Check, Contract, Outcome
+from mmtool.testing.encoders import batches, cells, pooling
+from mmtool.testing.encoders import state as encoder_state
+from mmtool.testing.encoders import statement as encoder_statement
+from mmtool.testing.encoders.subject import EncoderSubject
+from mmtool.testing.fusions import forward, gradients, missing, towers
+from mmtool.testing.fusions import state as fusion_state
+from mmtool.testing.fusions import statement as fusion_statement
+from mmtool.testing.fusions.subject import FusionSubject
 from mmtool.testing.subject import Subject
-from mmtool.testing.verdicts import Failure
-from mmtool.testing.watching import stdout_kept
+from mmtool.testing.tasks import heads, metrics, predictions, targets
+from mmtool.testing.tasks import statement as task_statement
+from mmtool.testing.tasks.subject import TaskSubject
 
-CheckFunction = Callable[[Subject], None]
-Status = Literal["ok", "failed", "skipped"]
+__all__ = ["ENCODER_CHECKS", "FUSION_CHECKS", "TASK_CHECKS", "Check", "Outcome", "encoder_checks", "fusion_checks",
+           "task_checks"]
 
-ENCODER_CHECKS: dict[CheckFunction, CheckFunction | None] = {
-    statement.states_what_it_is: None,
-    statement.options_are_explicit: statement.states_what_it_is,
+ENCODER_CHECKS: Contract = {
+    encoder_statement.states_what_it_is: None,
+    statement.options_are_explicit: encoder_statement.states_what_it_is,
     statement.builds_without_files: statement.options_are_explicit,
-    statement.fits_the_same_twice: statement.options_are_explicit,
-    statement.loads: statement.fits_the_same_twice,
-    cells.prepares_cells: statement.fits_the_same_twice,
+    encoder_statement.fits_the_same_twice: statement.options_are_explicit,
+    encoder_statement.loads: encoder_statement.fits_the_same_twice,
+    cells.prepares_cells: encoder_statement.fits_the_same_twice,
     cells.prepares_the_same_twice: cells.prepares_cells,
     cells.prepares_in_another_process: cells.prepares_the_same_twice,
-    cells.can_be_pickled: cells.prepares_cells,
+    statement.can_be_pickled: cells.prepares_cells,
     batches.gives_tokens: cells.prepares_the_same_twice,
     batches.repeats_its_bits: batches.gives_tokens,
     batches.batching_changes_nothing: batches.repeats_its_bits,
@@ -41,93 +44,61 @@ ENCODER_CHECKS: dict[CheckFunction, CheckFunction | None] = {
     pooling.ignores_masked_values: pooling.pools_to_one_width,
     pooling.stays_finite_where_missing: pooling.pools_to_one_width,
     pooling.fills_its_space: batches.gives_tokens,
-    state.survives_save_and_load: batches.repeats_its_bits,
-    state.agrees_on_cuda: batches.repeats_its_bits,
-    state.prints_nothing: batches.gives_tokens,
+    encoder_state.survives_save_and_load: batches.repeats_its_bits,
+    encoder_state.agrees_on_cuda: batches.repeats_its_bits,
+    statement.prints_nothing: batches.gives_tokens,
 }
-"""Each check, and the one that has to hold before it says anything of its own."""
 
+FUSION_CHECKS: Contract = {
+    fusion_statement.states_what_it_is: None,
+    statement.options_are_explicit: fusion_statement.states_what_it_is,
+    fusion_statement.builds_for_any_inputs: statement.options_are_explicit,
+    statement.builds_without_files: fusion_statement.builds_for_any_inputs,
+    fusion_statement.same_seed_gives_same_weights: fusion_statement.builds_for_any_inputs,
+    statement.can_be_pickled: fusion_statement.builds_for_any_inputs,
+    forward.gives_tokens: fusion_statement.same_seed_gives_same_weights,
+    forward.repeats_its_bits: forward.gives_tokens,
+    forward.order_changes_nothing: forward.repeats_its_bits,
+    missing.stays_finite_where_missing: forward.repeats_its_bits,
+    forward.batching_changes_nothing: missing.stays_finite_where_missing,
+    missing.ignores_masked_values: forward.batching_changes_nothing,
+    missing.ignores_more_padding: missing.ignores_masked_values,
+    missing.ignores_what_a_missing_input_holds: missing.stays_finite_where_missing,
+    towers.combines_scores: missing.ignores_what_a_missing_input_holds,
+    gradients.gradients_reach_every_parameter: towers.combines_scores,
+    gradients.gradients_stay_finite_where_missing: gradients.gradients_reach_every_parameter,
+    fusion_state.stays_finite_in_bfloat16: missing.stays_finite_where_missing,
+    fusion_state.survives_save_and_load: forward.repeats_its_bits,
+    fusion_state.agrees_on_cuda: forward.batching_changes_nothing,
+    statement.prints_nothing: forward.gives_tokens,
+}
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a check ended: `reason` says what to mend, or why it was skipped."""
-
-    check: str
-    status: Status
-    reason: str = ""
-    seconds: float = 0.0
-    error: Exception | None = None
-    blocked_by: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Check:
-    """One check of one encoder. A call raises AssertionError where it fails, unittest.SkipTest where it is skipped."""
-
-    subject: Subject
-    function: CheckFunction
-
-    def __str__(self) -> str:
-        return self.function.__name__.replace("_", "-")
-
-    def __call__(self) -> None:
-        __tracebackhide__ = True  # pytest then shows the message alone, and the plugin's own error where there is one
-        outcome = self.run()
-        if outcome.status == "failed":
-            raise AssertionError(f"{self.subject.name}: {outcome.reason}") from outcome.error
-        if outcome.status == "skipped":
-            raise unittest.SkipTest(outcome.reason)
-
-    def run(self) -> Outcome:
-        """The outcome; the same one when asked again."""
-        done = self.subject.outcomes
-        if str(self) not in done:
-            needed = ENCODER_CHECKS[self.function]
-            first = Check(self.subject, needed).run() if needed else None
-            if first and (culprit := first.check if first.status == "failed" else first.blocked_by):
-                done[str(self)] = Outcome(str(self), "skipped", f"mend {culprit} first", blocked_by=culprit)
-            else:
-                done[str(self)] = self._run()
-        return done[str(self)]
-
-    def _run(self) -> Outcome:
-        start = time.perf_counter()
-
-        def outcome(status: Status, reason: str = "", error: Exception | None = None) -> Outcome:
-            return Outcome(str(self), status, reason, time.perf_counter() - start, error)
-
-        try:
-            with stdout_kept(self.subject.printed):
-                self.function(self.subject)
-        except unittest.SkipTest as skip:
-            return outcome("skipped", str(skip))
-        except Failure as failure:
-            return outcome("failed", str(failure))
-        except Exception as error:  # noqa: BLE001  a plugin may raise anything, and that is the finding
-            if extra := _missing_extra(error, self.subject):
-                return outcome("skipped", f"needs the package {extra!r}, which is not installed")
-            told = str(error) if isinstance(error, MMToolError) else f"{type(error).__name__}: {error}"
-            return outcome("failed", told + _where(error, self.subject), error)
-        return outcome("ok")
-
-
-def _where(error: Exception, subject: Subject) -> str:
-    """The last line of the plugin's own module that the error passed through."""
-    if "cls" not in vars(subject):  # it could not be imported
-        return ""
-    source = inspect.getsourcefile(subject.cls)
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-    own = [f for f in frames if f.filename == source]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-
-
-def _missing_extra(error: Exception, subject: Subject) -> str | None:
-    cause = error.__cause__ if isinstance(error, MMToolError) else error
-    if not isinstance(cause, ModuleNotFoundError) or cause.name is None:
-        return None
-    own = subject.plugin.target.partition(".")[0].partition(":")[0]
-    package = cause.name.partition(".")[0]
-    return package if package != own else None
+TASK_CHECKS: Contract = {
+    task_statement.states_what_it_is: None,
+    statement.options_are_explicit: task_statement.states_what_it_is,
+    statement.builds_without_files: statement.options_are_explicit,
+    targets.checks_targets_before_fit: statement.options_are_explicit,
+    targets.fits_in_any_order: targets.checks_targets_before_fit,
+    targets.encodes_targets: targets.fits_in_any_order,
+    targets.refuses_with_cell_error: targets.encodes_targets,
+    targets.keeps_what_it_learned: targets.encodes_targets,
+    heads.builds_heads: targets.keeps_what_it_learned,
+    heads.gives_a_loss_a_row: heads.builds_heads,
+    heads.gradients_reach_every_head: heads.gives_a_loss_a_row,
+    heads.is_linear_as_stated: heads.gives_a_loss_a_row,
+    predictions.decodes_rows: heads.gives_a_loss_a_row,
+    predictions.is_calibrated_as_stated: predictions.decodes_rows,
+    predictions.scores_come_back: predictions.decodes_rows,
+    predictions.has_a_baseline: predictions.decodes_rows,
+    metrics.measures: predictions.has_a_baseline,
+    metrics.counts_are_repeated_rows: metrics.measures,
+    metrics.measures_what_other_tools_predict: metrics.measures,
+    metrics.measures_any_target: metrics.measures,
+    metrics.less_loss_is_better: metrics.measures,
+    heads.survives_save_and_load: predictions.decodes_rows,
+    heads.agrees_on_cuda: predictions.decodes_rows,
+    statement.prints_nothing: predictions.decodes_rows,
+}
 
 
 def encoder_checks(encoder: str | type[Encoder], *, load: bool = True,
@@ -137,5 +108,25 @@ def encoder_checks(encoder: str | type[Encoder], *, load: bool = True,
     Without options, those of the class's `example` are used. `load=False` keeps random weights; `cells` are decoded
     cells to try instead of the class's `sample_cells`, or of those that are made for its modality.
     """
-    subject = Subject(encoder, load=load, cells=cells)
-    return [Check(subject, function) for function in ENCODER_CHECKS]
+    return _checks(EncoderSubject(encoder, load=load, cells=cells), ENCODER_CHECKS)
+
+
+def fusion_checks(fusion: str | type[Fusion]) -> list[Check]:
+    """Every check of a fusion, given as `NAME:VARIANT,key=value` or as a class, on made-up tokens of one and three inputs."""
+    return _checks(FusionSubject(fusion), FUSION_CHECKS)
+
+
+def task_checks(task: str | type[Task]) -> list[Check]:
+    """Every check of a task, given as `NAME:VARIANT,key=value` or as a class, on the class's `sample_targets`."""
+    return _checks(TaskSubject(task), TASK_CHECKS)
+
+
+def checks(kind: str, plugin: str, *, load: bool = True) -> list[Check]:
+    """The checks of a plugin whose kind is known by name only; `load` means something to encoders."""
+    if kind == "encoder":
+        return encoder_checks(plugin, load=load)
+    return fusion_checks(plugin) if kind == "fusion" else task_checks(plugin)
+
+
+def _checks(subject: Subject, contract: Contract) -> list[Check]:
+    return [Check(subject, function, contract) for function in contract]

@@ -1,45 +1,43 @@
-"""Checks of what an encoder states, and of building, loading and fitting it."""
+"""Checks that encoders, fusions and tasks share: their options, and what building and running them must not do."""
 
 from __future__ import annotations
 
 import inspect
+import pickle
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmtool import specs
-from mmtool.api import Encoder, MMToolError
+from mmtool.errors import MMToolError
 from mmtool.plugins import ACCEPTED_API
-from mmtool.testing.compare import same_bits
 from mmtool.testing.subject import Subject
-from mmtool.testing.verdicts import fail, skip
+from mmtool.testing.verdicts import fail
 from mmtool.testing.watching import opened
 
 OPTION_TYPES = (int, float, str, bool, Path)
 
 
-def states_what_it_is(subject: Subject) -> None:
-    """A class that can be imported and states api, modality, revision and padding."""
-    cls: Any = subject.cls
-    if not (isinstance(cls, type) and issubclass(cls, Encoder)):
-        fail(f"the entry point must name a subclass of mmtool.api.Encoder, it names {cls!r}")
-    if cls.api not in ACCEPTED_API:
-        fail(f"state the contract it was written for, `api = {max(ACCEPTED_API)}`; it is {cls.api!r}")
-    if not isinstance(cls.modality, str) or not cls.modality:
-        fail('state what `prepare` reads, such as `modality = "image"` (or audio, text, table, any other word)')
-    if not isinstance(cls.revision, int) or cls.revision < 1:
-        fail(f"revision counts from 1, it is {cls.revision!r}")
-    if cls.padding not in ("masked", "none"):
-        fail(f'padding is "masked" or "none", it is {cls.padding!r}')
+def is_a_class_of_its_kind(subject: Subject) -> None:
+    """The beginning of each kind's `states_what_it_is`: the base class, and the version of the contract."""
+    cls, base = subject.cls, subject.base
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        fail(f"the entry point must name a subclass of mmtool.api.{base.__name__}, it names {cls!r}")
+    if (stated := getattr(cls, "api", None)) not in ACCEPTED_API:
+        fail(f"state the contract it was written for, `api = {max(ACCEPTED_API)}`; it is {stated!r}")
 
 
 def options_are_explicit(subject: Subject) -> None:
     """Every option is keyword-only and annotated with a type that the command line can write."""
-    if subject.cls.__init__ is not Encoder.__init__:
+    if subject.cls.__init__ is not subject.base.__init__:
         hints = get_type_hints(subject.cls.__init__)
-        for name, parameter in list(inspect.signature(subject.cls.__init__).parameters.items())[1:]:
+        parameters = list(inspect.signature(subject.cls.__init__).parameters.items())[1:]
+        written = f"self, {subject.first}, *" if subject.first else "self, *"
+        if subject.first and [name for name, _ in parameters[:1]] != [subject.first]:
+            fail(f"__init__ must take {subject.first} first: write `def __init__({written}, ...)`")
+        for name, parameter in parameters[1:] if subject.first else parameters:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-                fail(f"option {name!r} must be keyword-only: write `def __init__(self, *, {name}: ...)`, "
+                fail(f"option {name!r} must be keyword-only: write `def __init__({written}, {name}: ...)`, "
                      "without *args or **kwargs")
             if name not in hints:
                 fail(f"option {name!r} has no annotation; write `{name}: int`, say")
@@ -64,34 +62,26 @@ def builds_without_files(subject: Subject) -> None:
     with opened() as seen:
         subject.new()
     if seen:
-        fail(f"__init__ opened {', '.join(dict.fromkeys(seen))}; move that to `load`, which is skipped when a file of "
-             "mmtool brings the weights")
+        fail(f"__init__ opened {', '.join(dict.fromkeys(seen))}; {subject.instead}")
 
 
-def loads(subject: Subject) -> None:
-    """`load` fills the pretrained weights, where they are at hand."""
-    encoder = subject.encoder
-    if not isinstance(encoder.pretrained, bool):
-        fail(f"pretrained is True or False, it is {encoder.pretrained!r}")
-    if not subject.asks_for_weights:
-        skip("loading was not asked for")
-    error = subject.load_error
-    if isinstance(error, (MMToolError, ImportError)):
-        skip(f"no weights are at hand ({error}); the other checks ran on random ones")
-    if error is not None:
-        fail(f"load raised {type(error).__name__}: {error}; raise MMToolError where the user can mend it")
+def can_be_pickled(subject: Subject) -> None:
+    """It can be sent to a process that is not forked, as on macOS and Windows."""
+    module = subject.module
+    try:
+        pickle.Pickler(_Nowhere()).dump(module)
+    except Exception as error:  # noqa: BLE001  whatever a member's own pickling raises
+        fail(f"it cannot be pickled ({error}), which other processes on macOS and Windows need; keep no lambda, open file "
+             "or session on self, or drop it in __getstate__")
 
 
-def fits_the_same_twice(subject: Subject) -> None:
-    """`fit` takes any iterable of cells, once; the same cells give the same assets."""
-    if not subject.cls.needs_fit():
-        skip("it needs no fit")
-    first, second = subject.encoder.assets(), subject.new()
-    second.fit(iter(subject.cells))
-    assets = second.assets()
-    if sorted(first) != sorted(assets):
-        fail(f"fitted twice on the same cells, assets gave {sorted(first)}, then {sorted(assets)}")
-    for name, tensor in assets.items():
-        if not same_bits(first[name], tensor):
-            fail(f"fitted twice on the same cells, asset {name!r} differs; sort what comes out of a set, and seed "
-                 "what is random")
+class _Nowhere:
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+
+def prints_nothing(subject: Subject) -> None:
+    """Nothing goes to stdout, where the user's results go."""
+    subject.use()
+    if printed := "".join(subject.printed):
+        fail(f"it printed {printed[:80]!r} on stdout, which is for results; use logging, or stderr")

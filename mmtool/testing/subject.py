@@ -1,31 +1,30 @@
-"""What the checks look at: an encoder, built afresh or shared, with sample cells and the tokens it gives for them."""
+"""What the checks of every kind look at: a plugin by name or class, its options, and how its checks ended."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import nn
 
-from mmtool import encoding, plugins, specs
-from mmtool.api import CellError, Encoder, Tokens
-from mmtool.testing.samples import cells_for
-from mmtool.testing.verdicts import fail
+from mmtool import plugins, specs
 
 if TYPE_CHECKING:
-    from mmtool.testing.contract import Outcome
+    from mmtool.testing.checks import Outcome
 
 
 class Subject:
-    """One encoder under test. What takes long (loading, fitting, preparing) happens once, when first asked for."""
+    """One plugin under test, given as `NAME:VARIANT,key=value` or as a class. Each kind adds what it tries it on."""
 
-    def __init__(self, encoder: str | type[Encoder], *, load: bool = True, cells: Sequence[Any] | None = None) -> None:
-        self._given = encoder
-        self._load = load
-        self._cells = cells
-        self.load_error: Exception | None = None
+    kind: ClassVar[str]
+    base: ClassVar[type[nn.Module]]
+    first: ClassVar[str] = ""
+    """The one argument of `__init__` that is no option."""
+    instead: ClassVar[str]
+    """What an `__init__` that opens files should do."""
+
+    def __init__(self, given: str | type[Any]) -> None:
+        self._given = given
         self.printed: list[str] = []
         self.outcomes: dict[str, Outcome] = {}
 
@@ -38,13 +37,13 @@ class Subject:
     def plugin(self) -> plugins.Found:
         """Its name and distribution; a class that is no plugin yet is named after itself."""
         if isinstance(self._given, str):
-            return plugins.find(specs.parse(self._given).name)
+            return plugins.find(specs.parse(self._given).name, self.kind)
         cls = self._given
-        return plugins.Found("encoder", cls.__name__, cls.__module__, "(no distribution)",
+        return plugins.Found(self.kind, cls.__name__, cls.__module__, "(no distribution)",
                              f"{cls.__module__}:{cls.__qualname__}")
 
     @cached_property
-    def cls(self) -> type[Encoder]:
+    def cls(self) -> type[Any]:
         """The class, imported now. Raises PluginError."""
         return plugins.load(self.plugin) if isinstance(self._given, str) else self._given
 
@@ -56,84 +55,15 @@ class Subject:
             spec = specs.parse(f"{spec.name}:{self.cls.example}")
         return specs.bind(self.cls, spec)
 
-    def new(self, *, seed: int = 0) -> Encoder:
-        """A fresh one in eval mode: neither loaded nor fitted."""
-        return encoding.from_options(self.plugin, self.cls, self.options, seed=seed, load=False).encoder
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The one that most checks share: loaded where its weights are at hand, fitted on the sample cells."""
-        encoder = self.new()
-        if self._load:
-            try:
-                encoder.load()
-            except Exception as error:  # noqa: BLE001  judged by the check `loads`; the others go on with random weights
-                self.load_error = error
-                encoder = self.new()
-        if self.cls.needs_fit():
-            encoder.fit(iter(self.cells))
-        return encoder.eval()
+    def new(self, *, seed: int = 0) -> nn.Module:
+        """A fresh one in eval mode, its random weights drawn from a seed."""
+        raise NotImplementedError
 
     @property
-    def asks_for_weights(self) -> bool:
-        """Was loading asked for?"""
-        return self._load
+    def module(self) -> nn.Module:
+        """The one that most checks share."""
+        raise NotImplementedError
 
-    @property
-    def has_weights(self) -> bool:
-        """Does the shared encoder have the weights that it should have?"""
-        return not self.encoder.pretrained or (self._load and self.load_error is None)
-
-    @cached_property
-    def cells(self) -> list[Any]:
-        """The sample cells: the caller's, else the plugin's, else those made for its modality."""
-        given = self._cells or self.cls.sample_cells()
-        return list(given) or cells_for(self.cls.modality, self.new().sample_rate_hz)
-
-    @cached_property
-    def prepared(self) -> list[Tensor]:
-        """Every sample cell that `prepare` takes, prepared."""
-        return [x for x in prepare_all(self.encoder, self.cells) if x is not None]
-
-    @cached_property
-    def batches(self) -> list[list[int]]:
-        """Which prepared cells go together: all of them, or those of equal length where the encoder pads nothing."""
-        if self.encoder.padding == "masked":
-            return [list(range(len(self.prepared)))]
-        lengths = [len(x) for x in self.prepared]
-        return [[i for i, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
-
-    @cached_property
-    def outputs(self) -> list[Tokens]:
-        """The tokens of each batch."""
-        return [self.run(batch) for batch in self.batches]
-
-    def run(self, rows: Sequence[int], encoder: Encoder | None = None) -> Tokens:
-        """The tokens of some prepared cells in one batch, from the shared encoder or another."""
-        return forward(encoder or self.encoder, *encoding.pad([self.prepared[i] for i in rows]))
-
-
-def prepare_all(encoder: Encoder, cells: Sequence[Any]) -> list[Tensor | None]:
-    """Each cell prepared; None where the encoder refuses it, or nothing is left of it."""
-    prepared: list[Tensor | None] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the host's readers, so that the bits are the same
-    try:
-        for cell in cells:
-            try:
-                x = encoder.prepare(cell)
-            except CellError:
-                x = None
-            prepared.append(None if isinstance(x, Tensor) and x.ndim and not len(x) else x)
-    finally:
-        torch.set_num_threads(threads)
-    return prepared
-
-
-def forward(encoder: Encoder, x: Tensor, lengths: Tensor) -> Tokens:
-    """`x [B, L, ...]`, `lengths [B]` -> tokens, as the host computes them: no gradients."""
-    with torch.inference_mode():
-        tokens = encoder(x, lengths)
-    if not isinstance(tokens, Tokens):
-        fail(f"forward must return Tokens(values, mask), it returned {type(tokens).__name__}")
-    return tokens
+    def use(self) -> None:
+        """Call all that the host calls, if no check did before."""
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The contract on every installed encoder: `pytest --pyargs mmtool.testing`."""
+"""The contract on every installed plugin: `pytest --pyargs mmtool.testing`."""
 
 from collections.abc import Callable
 
@@ -8,5 +8,5 @@ from mmtool.testing.runner import installed_checks
 
 
 @pytest.mark.parametrize("check", [pytest.param(check, id=name) for name, check in installed_checks()])
-def test_installed_encoder_keeps_the_contract(check: Callable[[], None]) -> None:
+def test_installed_plugin_keeps_the_contract(check: Callable[[], None]) -> None:
     check()

@@ -7,6 +7,7 @@ import torch
 
 from mmtool import plugins
 from mmtool.api import Fusion, Tokens
+from mmtool.testing import fusion_checks
 
 NAMES = [p.name for p in plugins.found() if p.kind == "fusion" and p.distribution == "mmtool"]
 LEARNED = {"weighted", "attention", "gated"}
@@ -32,6 +33,15 @@ def result(fusion: Fusion, inputs: dict[str, Tokens]) -> torch.Tensor:
     if isinstance(out, Tokens):
         return out.mean()
     return fusion.combine({n: t.mean()[:, :2].sigmoid() for n, t in out.items()}, {n: t.present for n, t in out.items()})
+
+
+@pytest.mark.parametrize("spec", [*NAMES, "concat:flags=false", "sum:4", "product:dim=3", "weighted:7", "gated:5",
+                                  "attention:6,hidden=4"])
+def test_a_fusion_keeps_the_contract(spec: str) -> None:
+    outcomes = {str(check): check.run() for check in fusion_checks(spec)}
+    assert [f"{o.check}: {o.reason}" for o in outcomes.values() if o.status == "failed"] == []
+    skipped = {name for name, o in outcomes.items() if o.status == "skipped"} - {"agrees-on-cuda"}
+    assert skipped == (set() if spec == "late" else {"combines-scores"})
 
 
 WIDTHS = [{"b": 3, "a": 3}, {"b": 5, "a": 3, "c": 4}]

@@ -13,11 +13,46 @@ from sklearn import metrics as sk
 from mmtool.api import CellError, MMToolError, Task
 from mmtool.metrics.bootstrap import measure
 from mmtool.tasks.classify import Classify
+from mmtool.tasks.codec import split_cell
 from mmtool.tasks.regress import Regress
 from mmtool.tasks.tag import Tag
+from mmtool.testing import task_checks
 from mmtool.training.targets import choose, parse
 
 RNG = np.random.default_rng(0)
+
+
+class SeveralNumbers(Regress):
+    sample_targets = ("1|2", "[3, 5.5]", "4|-4", "0|1e3", "2|2", "[7, 1]")
+
+
+class Default(Classify):
+    sample_targets = Task.sample_targets
+
+
+@pytest.mark.parametrize("task", ["classify", "classify:0.1,class_weights=balanced", "tag", "tag:1,threshold=0.3", "regress",
+                                  SeveralNumbers, Default])
+def test_a_task_keeps_the_contract(task: Any) -> None:
+    outcomes = {str(check): check.run() for check in task_checks(task)}
+    assert [f"{o.check}: {o.reason}" for o in outcomes.values() if o.status == "failed"] == []
+    skipped = {name for name, o in outcomes.items() if o.status == "skipped"} - {"agrees-on-cuda"}
+    assert skipped <= {"is-calibrated-as-stated"}
+
+
+def test_a_fitted_task_refuses_numbers_of_another_width_before_they_are_measured() -> None:
+    task = Regress()
+    task.check("1|2")
+    task.fit(["1", "2", "4"])
+    with pytest.raises(CellError, match="2 numbers, not 1"):
+        task.check("1|2")
+
+
+@pytest.mark.parametrize("cell", ["[" * 100_000, f"[{'9' * 400}]", f"[{'9' * 5000}]"])
+def test_a_hostile_cell_is_no_number_and_ends_nothing(cell: str) -> None:
+    with pytest.raises(CellError, match="no number"):
+        Regress().check(cell)
+    Tag().check(cell)
+    assert split_cell(cell)
 
 
 def values(task: Task, predictions: list[dict[str, Any]], targets: list[str], counts: Any = None) -> dict[str, float]:

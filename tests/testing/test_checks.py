@@ -11,16 +11,21 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from good_encoder import CELLS, Good
+from good_fusion import Good as GoodFusion
+from good_task import Good as GoodTask
 from mistakes_in_forward import Prints, WrongDim
 from mistakes_in_prepare import FailsToLoad
+from mistakes_in_tasks import BareBaseline
 from torch import Tensor
 
 import mmtool.testing
 from mmtool import plugins
-from mmtool.api import Encoder, MMToolError, Tokens
+from mmtool.api import Encoder, Fusion, MMToolError, Task, Tokens
 from mmtool.cli.main import run
-from mmtool.testing import encoder_checks
-from mmtool.testing.samples import cells_for
+from mmtool.testing import encoder_checks, fusion_checks
+from mmtool.testing.contract import ENCODER_CHECKS, FUSION_CHECKS, TASK_CHECKS
+from mmtool.testing.encoders.samples import cells_for
+from mmtool.testing.runner import installed_checks
 
 
 def _failures(cls: type[Encoder] | str, **arguments: Any) -> dict[str, str]:
@@ -126,7 +131,7 @@ def test_sample_cells_are_what_prepare_gets(modality: str) -> None:
 
 def test_the_checks_hold_under_python_o_too() -> None:
     folder = Path(mmtool.testing.__file__).parent
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text()))), path.name
 
 
@@ -141,29 +146,66 @@ def test_the_command_prints_a_line_a_check_and_ends_with_1_where_one_fails(monke
     assert run(["plugins", "check", "good"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("ok       good states-what-it-is (")
-    assert lines[-1].startswith("ok       good of pkg 1.2: ")
+    assert lines[-1].startswith("ok       encoder good of pkg 1.2: ")
     assert run(["plugins", "check", "bad", "good:width=1"]) == 1
     out = capfd.readouterr().out
     assert "failed   bad gives-tokens (" in out
-    assert "ok       good:width=1 of pkg 1.2: " in out
+    assert "ok       encoder good:width=1 of pkg 1.2: " in out
 
 
 def test_the_command_checks_all_that_is_installed_and_speaks_json(monkeypatch: pytest.MonkeyPatch,
                                                                   capfd: pytest.CaptureFixture[str]) -> None:
-    _install(monkeypatch, bad=WrongDim, extra=NeedsAnExtra, good=Scents, noisy=Prints)
+    _install(monkeypatch, bad=WrongDim, extra=NeedsAnExtra, good=Scents, noisy=Prints, mix=GoodFusion, letter=GoodTask)
     assert run(["plugins", "check", "--json"]) == 1
     reports = json.loads(capfd.readouterr().out)
-    assert [(r["encoder"], r["status"]) for r in reports] == [("bad", "failed"), ("extra", "skipped"), ("good", "ok"),
-                                                              ("noisy", "failed")]
+    assert [(r["kind"], r["plugin"], r["status"]) for r in reports] == [
+        ("encoder", "bad", "failed"), ("encoder", "extra", "skipped"), ("encoder", "good", "ok"),
+        ("encoder", "noisy", "failed"), ("fusion", "mix", "ok"), ("task", "letter", "ok")]
     assert "a_package_that_is_not_there" in next(c["reason"] for c in reports[1]["checks"] if c["check"] == "gives-tokens")
     assert run(["plugins", "check", "extra", "--json"]) == 1  # asked for, and not checked
     capfd.readouterr()
     assert run(["plugins", "check"]) == 1
-    assert [line.split()[:2] for line in capfd.readouterr().out.splitlines()] == [
-        ["failed", "bad"], ["skipped", "extra"], ["ok", "good"], ["failed", "noisy"]]
+    assert [line.split()[:3] for line in capfd.readouterr().out.splitlines()] == [
+        ["failed", "encoder", "bad"], ["skipped", "encoder", "extra"], ["ok", "encoder", "good"],
+        ["failed", "encoder", "noisy"], ["ok", "fusion", "mix"], ["ok", "task", "letter"]]
 
 
-def _install(monkeypatch: pytest.MonkeyPatch, **classes: type[Encoder]) -> None:
-    found = tuple(plugins.Found("encoder", name, "pkg", "1.2", f"{cls.__module__}:{cls.__name__}")
-                  for name, cls in classes.items())
-    monkeypatch.setattr(plugins, "found", lambda: found)
+def test_the_command_checks_fusions_and_tasks_with_their_options(monkeypatch: pytest.MonkeyPatch,
+                                                                 capfd: pytest.CaptureFixture[str]) -> None:
+    _install(monkeypatch, mix=GoodFusion, letter=BareBaseline)
+    assert run(["plugins", "check", "fusion/mix:dim=3"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("ok       fusion/mix:dim=3 states-what-it-is (")
+    assert lines[-1].startswith("ok       fusion mix:dim=3 of pkg 1.2: ")
+    assert run(["plugins", "check", "letter:smoothing=0.1"]) == 1
+    assert "failed   letter:smoothing=0.1 has-a-baseline (" in capfd.readouterr().out
+    assert run(["plugins", "check", "mix:height=3"]) == 1
+    assert "options: dim=int" in capfd.readouterr().out
+
+
+def test_the_shipped_test_has_every_check_of_every_installed_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, good=Scents, mix=GoodFusion, letter=GoodTask)
+    names = [name for name, _ in installed_checks()]
+    assert len(names) == len(set(names)) == len(ENCODER_CHECKS) + len(FUSION_CHECKS) + len(TASK_CHECKS)
+    assert {"encoder-good-gives-tokens", "fusion-mix-gives-tokens", "task-letter-decodes-rows"} < set(names)
+
+
+class NeedsDim(GoodFusion):
+    example: ClassVar[str] = "dim=3"
+
+    def __init__(self, dims: dict[str, int], *, dim: int) -> None:
+        super().__init__(dims, dim=dim)
+
+
+def test_a_fusion_that_needs_an_option_is_tried_with_its_example() -> None:
+    checks = fusion_checks(NeedsDim)
+    assert checks[0].subject.new().dim == 3
+    assert [o.reason for o in (c.run() for c in checks) if o.status == "failed"] == []
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, **classes: type[Any]) -> None:
+    kinds = {name: next(kind for kind, base in (("encoder", Encoder), ("fusion", Fusion), ("task", Task))
+                        if issubclass(cls, base)) for name, cls in classes.items()}
+    found = sorted(plugins.Found(kinds[name], name, "pkg", "1.2", f"{cls.__module__}:{cls.__name__}")
+                   for name, cls in classes.items())
+    monkeypatch.setattr(plugins, "found", lambda: tuple(found))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 
 from mmtool import encoding
-from mmtool.testing.compare import difference, same_tokens
-from mmtool.testing.subject import Subject, forward
+from mmtool.testing.compare import FLOAT32_TOLERANCE, difference, same_tokens
+from mmtool.testing.encoders.subject import EncoderSubject, forward
 from mmtool.testing.verdicts import fail, skip
 
-FLOAT32_TOLERANCE = 1e-5
 BFLOAT16_TOLERANCE = 2e-2
 
 
-def gives_tokens(subject: Subject) -> None:
+def gives_tokens(subject: EncoderSubject) -> None:
     """`forward` gives floating values `[B, T, dim]` and a bool mask `[B, T]`, True on a prefix, some in each row."""
     for batch, tokens in zip(subject.batches, subject.outputs, strict=True):
         values, mask, dim = tokens.values, tokens.mask, subject.encoder.dim
@@ -33,7 +32,7 @@ def gives_tokens(subject: Subject) -> None:
             fail("values hold NaN or infinity; mind silence, pictures of one colour, and short cells")
 
 
-def repeats_its_bits(subject: Subject) -> None:
+def repeats_its_bits(subject: EncoderSubject) -> None:
     """The same batch twice gives the same bits, whatever the random state, and is not changed by it."""
     for batch, tokens in zip(subject.batches, subject.outputs, strict=True):
         x, lengths = encoding.pad([subject.prepared[i] for i in batch])
@@ -48,12 +47,12 @@ def repeats_its_bits(subject: Subject) -> None:
                  "False, and keep no state between calls")
 
 
-def batching_changes_nothing(subject: Subject) -> None:
+def batching_changes_nothing(subject: EncoderSubject) -> None:
     """A row alone and in a batch gives the same tokens, to 1e-5 of its largest magnitude, in float32."""
     _compare_alone(subject, subject.batches, FLOAT32_TOLERANCE)
 
 
-def batching_changes_nothing_in_bfloat16(subject: Subject) -> None:
+def batching_changes_nothing_in_bfloat16(subject: EncoderSubject) -> None:
     """The same under bfloat16 autocast, to 2e-2."""
     if subject.encoder.weights_sha256 is not None:
         skip("its weights are outside torch, where autocast does not reach")
@@ -61,7 +60,7 @@ def batching_changes_nothing_in_bfloat16(subject: Subject) -> None:
         _compare_alone(subject, [batch[:4] for batch in subject.batches], BFLOAT16_TOLERANCE)  # slow on most CPUs
 
 
-def _compare_alone(subject: Subject, batches: list[list[int]], tolerance: float) -> None:
+def _compare_alone(subject: EncoderSubject, batches: list[list[int]], tolerance: float) -> None:
     several = [batch for batch in batches if len(batch) > 1]
     if not several:
         skip("no two sample cells have the same prepared length; give some in `sample_cells`")
@@ -78,7 +77,7 @@ def _compare_alone(subject: Subject, batches: list[list[int]], tolerance: float)
                      'mask the padding with `lengths`, take no statistic over the batch, or state `padding = "none"`')
 
 
-def bears_a_row_of_zeros(subject: Subject) -> None:
+def bears_a_row_of_zeros(subject: EncoderSubject) -> None:
     """Zeros, which the host puts where a cell of equal length cannot be used, change nothing for the other rows."""
     for batch, tokens in zip(subject.batches, subject.outputs, strict=True):
         cells = [subject.prepared[i] for i in batch]
@@ -91,7 +90,7 @@ def bears_a_row_of_zeros(subject: Subject) -> None:
                      "the batch")
 
 
-def ignores_padding(subject: Subject) -> None:
+def ignores_padding(subject: EncoderSubject) -> None:
     """What stands in the padded part of x does not matter."""
     if subject.encoder.padding == "none":
         skip('padding = "none": the host pads nothing')

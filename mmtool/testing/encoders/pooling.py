@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from mmtool.api import Tokens
-from mmtool.testing.batches import FLOAT32_TOLERANCE
-from mmtool.testing.compare import difference
-from mmtool.testing.subject import Subject
+from mmtool.testing.compare import FLOAT32_TOLERANCE, difference
+from mmtool.testing.encoders.subject import EncoderSubject
 from mmtool.testing.verdicts import fail, skip
 
 
-def pools_to_one_width(subject: Subject) -> None:
+def pools_to_one_width(subject: EncoderSubject) -> None:
     """`pool` gives finite `[B, pooled_dim]`, of one width for every batch."""
     widths = set()
     for tokens in [*subject.outputs, subject.run([0])]:
@@ -23,7 +22,7 @@ def pools_to_one_width(subject: Subject) -> None:
         fail(f"pool must give one width for every batch, it gave {sorted(widths)}")
 
 
-def ignores_masked_values(subject: Subject) -> None:
+def ignores_masked_values(subject: EncoderSubject) -> None:
     """What stands in `values` where `mask` is False does not change the pooled vector, nor do more such tokens."""
     for tokens in subject.outputs:
         worst = _worst(_pool(subject, tokens), _pool(subject, _with_garbage(tokens)))
@@ -32,7 +31,7 @@ def ignores_masked_values(subject: Subject) -> None:
                  "or leave the default, the masked mean")
 
 
-def stays_finite_where_missing(subject: Subject) -> None:
+def stays_finite_where_missing(subject: EncoderSubject) -> None:
     """A missing cell (an all-False row) pools to finite numbers, and leaves the other rows alone."""
     tokens = subject.outputs[0]
     values = torch.cat([tokens.values, torch.zeros_like(tokens.values[:1])])  # [B + 1, T, D]
@@ -45,7 +44,7 @@ def stays_finite_where_missing(subject: Subject) -> None:
         fail("a missing cell changes the pooled vectors of other rows; take no statistic over the batch in `pool`")
 
 
-def fills_its_space(subject: Subject) -> None:
+def fills_its_space(subject: EncoderSubject) -> None:
     """`to_space` gives finite, non-zero `[B, space_dim]`, where a space is stated."""
     encoder = subject.encoder
     if encoder.space is None:
@@ -64,7 +63,7 @@ def fills_its_space(subject: Subject) -> None:
         fail(f"to_space must give one width for every batch, it gave {sorted(widths)}")
 
 
-def _pool(subject: Subject, tokens: Tokens) -> Tensor:
+def _pool(subject: EncoderSubject, tokens: Tokens) -> Tensor:
     with torch.inference_mode():
         return subject.encoder.pool(tokens)
 

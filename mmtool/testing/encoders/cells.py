@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import sys
 import warnings
 from multiprocessing.connection import Connection
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from mmtool.encoding import sha256_of
 from mmtool.testing.compare import same_bits
-from mmtool.testing.subject import Subject, prepare_all
+from mmtool.testing.encoders.subject import EncoderSubject, prepare_all
 from mmtool.testing.verdicts import fail, skip
 
 TIMEOUT_S = 60
 
 
-def prepares_cells(subject: Subject) -> None:
+def prepares_cells(subject: EncoderSubject) -> None:
     """`prepare` gives tensors on the CPU, `[L, ...]`, of one dtype and equal but for L; or it raises CellError."""
     prepared = prepare_all(subject.encoder, subject.cells)
     usable = [x for x in prepared if x is not None]
@@ -40,7 +39,7 @@ def prepares_cells(subject: Subject) -> None:
         fail(f"set self.dim to the width of the tokens, it is {dim!r}")
 
 
-def prepares_the_same_twice(subject: Subject) -> None:
+def prepares_the_same_twice(subject: EncoderSubject) -> None:
     """The same cell gives the same bits, whatever the state of the random generator, and is not changed by it."""
     first = subject.prepared
     with torch.random.fork_rng(devices=[]):
@@ -51,7 +50,7 @@ def prepares_the_same_twice(subject: Subject) -> None:
              "neither the cell nor self")
 
 
-def prepares_in_another_process(subject: Subject) -> None:
+def prepares_in_another_process(subject: EncoderSubject) -> None:
     """A reader process, forked from this one, gets the same bits."""
     if not sys.platform.startswith("linux"):
         skip("tried on Linux only, where a process can be forked safely")
@@ -75,7 +74,7 @@ def prepares_in_another_process(subject: Subject) -> None:
         fail(f"prepare in a reader process {there}; use no hash(), process id, thread pool, lock or GPU there")
 
 
-def _prepare_there(subject: Subject, pipe: Connection) -> None:
+def _prepare_there(subject: EncoderSubject, pipe: Connection) -> None:
     torch.set_num_threads(1)  # the parent's pool of threads does not exist here
     try:
         prepared = [x for x in prepare_all(subject.encoder, subject.cells) if x is not None]
@@ -84,21 +83,6 @@ def _prepare_there(subject: Subject, pipe: Connection) -> None:
         pipe.send(digest if same else "gave other bits")
     except BaseException as error:  # noqa: BLE001  it is told to the parent
         pipe.send(f"raised {type(error).__name__}: {error}")
-
-
-def can_be_pickled(subject: Subject) -> None:
-    """It can be sent to a reader process that is not forked, as on macOS and Windows."""
-    encoder = subject.encoder
-    try:
-        pickle.Pickler(_Nowhere()).dump(encoder)
-    except Exception as error:  # noqa: BLE001  whatever a member's own pickling raises
-        fail(f"it cannot be pickled ({error}), which readers on macOS and Windows need; keep no lambda, open file or "
-             "session on self, or drop it in __getstate__")
-
-
-class _Nowhere:
-    def write(self, data: bytes) -> int:
-        return len(data)
 
 
 def _described(x: object) -> str:
