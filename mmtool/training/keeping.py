@@ -32,8 +32,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PLAN = "plan.json"
-SECONDS = 5.0
-"""Between two checkpoints, or twenty times as long as one takes."""
+SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
+"""Seconds between two checkpoints, 5 by default, and at least twenty times as long as one takes."""
 
 
 class Place:
@@ -123,6 +123,7 @@ class Keeper:
     def __init__(self, path: Path, stop: threading.Event) -> None:
         self.path, self.stop = path, stop
         self.last, self.took = time.monotonic(), 0.0
+        self.every = float(os.environ.get(SECONDS, "5"))
 
     def load(self) -> dict[str, Any] | None:
         """`tensors` and `facts` as they were kept; None where nothing was, or where it is damaged."""
@@ -138,7 +139,7 @@ class Keeper:
 
     def due(self) -> bool:
         """Is it time to keep the state again?"""
-        return self.stop.is_set() or time.monotonic() - self.last > max(SECONDS, 20 * self.took)
+        return self.stop.is_set() or time.monotonic() - self.last > max(self.every, 20 * self.took if self.every else 0)
 
     def keep(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Keep it. Raises Interrupted where the run was asked to end."""
