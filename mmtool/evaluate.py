@@ -50,7 +50,7 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
     report.check_report(output)
     model = load(path)
-    with opening.open_for(model, name, settings.extraction) as (features, names, code):
+    with opening.open_for(model, name, settings.extraction, settings.split) as (features, names, code):
         check_features(model, features, names)
         with one_thread():
             scored = _score(model, features, names, settings)

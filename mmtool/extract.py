@@ -25,7 +25,8 @@ from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
-from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
+from mmtool.manifest.open import Manifest, Scan, filtered, ids_and_rows, open_manifest, scan
+from mmtool.manifest.rows import Row
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers
 
@@ -64,15 +65,18 @@ class Result:
         return {"features": str(self.features), "rows": self.rows, "bad_rows": self.bad_rows, "inputs": self.counts}
 
 
-def extract(name: str, output: Path, settings: Settings) -> Result:
-    """Read a manifest, encode it, write the features folder; resumes what a killed run left."""
+def extract(name: str, output: Path, settings: Settings, only: Callable[[Row], bool] | None = None) -> Result:
+    """Read a manifest, encode it, write the features folder; resumes what a killed run left.
+
+    `only`: of the rows for which it is true.
+    """
     started = time.monotonic()
     allowed_bad = parse_max_bad(settings.max_bad)
     check_target(output)
     device = choose_device(settings.device)
     batch_size = choose_batch_size(settings.batch_size, device)
     check_precision(settings.precision)
-    manifest = open_manifest(name)
+    manifest = open_manifest(name) if only is None else filtered(open_manifest(name), only)
     for note in manifest.notes:
         console.warn(note)
     about = scan(manifest)

@@ -23,8 +23,9 @@ from mmtool.extract import extract
 from mmtool.features.format import HEADER, status_column
 from mmtool.features.reader import Features
 from mmtool.inputs import Input
+from mmtool.manifest.archives import SPLITS
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
-from mmtool.manifest.rows import text_of
+from mmtool.manifest.rows import Row, text_of
 from mmtool.matching import shared_inputs
 from mmtool.model import Model
 from mmtool.settings import Settings
@@ -195,8 +196,11 @@ def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], col
 
 
 @contextmanager
-def open_for(model: Model, name: str, settings: ExtractSettings) -> Iterator[tuple[Features, list[str], int]]:
-    """The features that a model reads, which of its inputs are there, and how an extraction of them ended."""
+def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> Iterator[tuple[Features, list[str], int]]:
+    """The features that a model reads, which of its inputs are there, and how an extraction of them ended.
+
+    Of a manifest with a column `split` only the rows of `split` test are read, where only they are wanted.
+    """
     if is_features(name):
         features = Features(Path(name))
         yield features, shared_inputs(model, features.inputs, name), 0
@@ -205,9 +209,16 @@ def open_for(model: Model, name: str, settings: ExtractSettings) -> Iterator[tup
     columns = scan(manifest).columns
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
+    tested = any(is_test(row) for row in manifest.rows())
+    only = is_test if split == "test" and "split" in columns and tested else None
     with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        result = extract(name, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")))
+        result = extract(name, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")), only)
         yield Features(result.features), names, result.exit_code
+
+
+def is_test(row: Row) -> bool:
+    """Does the column `split` say so?"""
+    return SPLITS.get(str(row.get("split")).strip().lower()) == "test"
 
 
 def row_hashes(columns: Sequence[Sequence[str | None]], rows: Sequence[int]) -> Tensor:

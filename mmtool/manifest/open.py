@@ -9,7 +9,7 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmtool.errors import MMToolError, UsageError
@@ -138,6 +138,16 @@ def ids_and_rows(manifest: Manifest) -> Iterator[tuple[str, Row]]:
     """Every row with its id."""
     for number, row in enumerate(manifest.rows()):
         yield row_id(row, number), row
+
+
+def filtered(manifest: Manifest, only: Callable[[Row], bool]) -> Manifest:
+    """The rows of a manifest for which `only` is true, with the ids that they have in the whole."""
+    def rows() -> Iterator[Row]:
+        for name, row in ids_and_rows(manifest):
+            if only(row):
+                yield {**row, "id": name}
+
+    return replace(manifest, rows=rows)
 
 
 def _hash(text: str) -> int:

@@ -76,6 +76,8 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
             if part.held:
                 inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
                 held, outputs = held_losses(graph, inputs, part.table, part.held, device)
+                if not math.isfinite(held):
+                    raise MMToolError(f"the held-out loss is {held} after epoch {state.epoch}", "lower --lr")
                 measured = metric(outputs)
                 if held < state.best:
                     state.best, state.best_epoch = held, state.epoch

@@ -74,14 +74,15 @@ def _is_number(text: str) -> bool:
 
 
 def build(column: str, text: str, targets: Sequence[str], extra: dict[str, str]) -> Asked:
-    """The task, with `extra` options put to those it was written with; for `auto`, says what was decided."""
+    """The task, with those of the `extra` options that it knows put in; for `auto`, says what was decided."""
     if text == "auto":
         text, why = choose(targets)
         console.say(f"task: {column}={text} ({why}); another: --target {column}=TASK")
     spec = specs.parse(text)
     plugin = plugins.find(spec.name, "task")
     cls = plugins.load(plugin)
-    spec = specs.Spec(spec.name, spec.variant, {**spec.options, **extra})
+    known = {name: value for name, value in extra.items() if name in specs.signature(cls)}
+    spec = specs.Spec(spec.name, spec.variant, {**spec.options, **known})
     options = specs.bind(cls, spec)
     return Asked(column, plugin.name, plugin.package, options, cls(**options))
 

@@ -37,7 +37,7 @@ def test_a_run_ended_after_any_checkpoint_goes_on_to_the_same_bytes(mmtool: Call
         nonlocal kept
         keep(self, *arguments)  # type: ignore[arg-type]
         kept += 1
-        if kept == 7:
+        if kept == 5:
             kept = 0
             raise Killed
 
@@ -49,15 +49,16 @@ def test_a_run_ended_after_any_checkpoint_goes_on_to_the_same_bytes(mmtool: Call
         except Killed:
             deaths += 1
             assert deaths < 60
-    assert deaths > 2
+    assert deaths > 1
     assert model.read_bytes() == (tmp_path / "straight.safetensors").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
 
 
 def run(data: Path, model: Path, cache: Path, *told: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "MMTOOL_CHECKPOINT_SECONDS": "0", "MMTOOL_CACHE": str(cache)}
-    return subprocess.Popen([sys.executable, "-m", "mmtool", "train", str(data), "-t", "label", "-o", str(model), *told],
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with model.with_suffix(".txt").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-m", "mmtool", "train", str(data), "-t", "label", "-o", str(model), *told],
+                                env=environment, stdout=subprocess.DEVNULL, stderr=log)
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -84,12 +85,12 @@ def test_ctrl_c_ends_after_the_step_and_says_how_to_go_on(tmp_path: Path, number
     process = run(data, model, cache, *told)
     state = tmp_path / "m.safetensors.partial" / "part-0.safetensors"
     while not state.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, model.with_suffix(".txt").read_text()
         time.sleep(0.1)
     process.send_signal(number)
     asked = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.wait(60) == 130
+    err = model.with_suffix(".txt").read_bytes()
     assert time.monotonic() - asked < 5
     assert b"the same command goes on" in err
     assert b"Traceback" not in err

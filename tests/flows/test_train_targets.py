@@ -59,7 +59,7 @@ def test_fused_features_train_a_model_that_predicts_from_raw_cells(mmtool: Calla
     assert mmtool("extract", data, "-o", tmp_path / "f", *LETTERS).code == 0
     ran = mmtool("fuse", tmp_path / "f", "-o", tmp_path / "g", "-f", fusion)
     assert (ran.code, ran.out) == (0, f"{tmp_path / 'g'}\n"), ran.err
-    assert "fused from  a, b" in mmtool("info", tmp_path / "g").out
+    assert "fused from   a, b" in mmtool("info", tmp_path / "g").out
     ran = mmtool("train", tmp_path / "g", "-t", "tags", "-o", model)
     assert ran.code == 0, ran.err
     reports = []
@@ -115,7 +115,7 @@ def test_features_fused_otherwise_are_refused(mmtool: Callable, tmp_path: Path) 
 
 @pytest.mark.parametrize(("told", "fact"), [
     (("-t", "label", "-t", "label"), "given twice"), (("-t", "label", "-t", "nothing"), "no column"),
-    (("-t", "sum", "--label-smoothing", "0.1"), "no option of regress"), ((), "nothing to predict")])
+    (("-t", "sum=regress", "--label-smoothing", "0.1"), "no option of regress"), ((), "nothing to predict")])
 def test_targets_that_cannot_be(mmtool: Callable, tmp_path: Path, told: tuple[str, ...], fact: str) -> None:
     ran = mmtool("train", table(tmp_path), "-o", tmp_path / "m.safetensors", *LETTERS, *told)
     assert ran.code == 2
