@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from flows.made import LETTERS, metrics, table, write
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from flows.made import LETTERS, metrics, table, write
 
 @pytest.fixture
 def features(mmtool: Callable, tmp_path: Path) -> Path:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from flows.made import LETTERS, table
+
 from mmtool.training.keeping import Keeper
 
 LEARNED = ("-e", "a=tiny-learned", "-e", "b=tiny-letters", "--epochs", "6", "--batch-rows", "16", "--dropout", "0.2")
