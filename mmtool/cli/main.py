@@ -12,6 +12,7 @@ from mmtool import __version__, console
 from mmtool.cli import options as opt
 from mmtool.cli.learning import evaluate, info, train
 from mmtool.cli.plugins import app as plugins_app
+from mmtool.cli.sample import sample
 from mmtool.errors import Interrupted, MMToolError, OutputClosed
 
 INTERRUPTED = Interrupted.exit_code
@@ -24,6 +25,7 @@ app.add_typer(plugins_app, name="plugins")
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(sample)
 
 
 def _version(value: bool) -> None:
