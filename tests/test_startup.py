@@ -14,7 +14,8 @@ HEAVY = ("torch", "timm", "torchaudio", "torchvision", "numpy", "pyarrow", "PIL"
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins", "list"], ["extract", "--help"],
                                        ["predict", "--help"], ["train", "--help"], ["eval", "--help"], ["info", "--help"],
-                                       ["plugins", "--help"], ["predict"]])
+                                       ["plugins", "--help"], ["sample", "--help"], ["sample"],
+                                       ["predict"]])
 def test_no_heavy_import(arguments: list[str]) -> None:
     code = (f"import sys; from mmtool.cli.main import run; code = run({arguments!r}); "
             f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr); sys.exit(code)")

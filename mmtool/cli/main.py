@@ -12,6 +12,7 @@ from mmtool import __version__, console
 from mmtool.cli import options as opt
 from mmtool.cli.learning import evaluate, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
+from mmtool.cli.sample import sample
 from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app.command()(fuse)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(sample)
 
 
 def _version(value: bool) -> None:
