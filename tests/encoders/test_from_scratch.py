@@ -110,7 +110,7 @@ def test_a_few_steps_learn_what_order_and_place_say(spec: str, steps: int, lr: f
     "image-cnn:1,width=4,img_size=7", "image-cnn:4,width=2,img_size=32,dropout=0.5",
     *(f"text-rnn:{cell},dim=6,width=5,vocab_size=512" for cell in CELLS), "text-rnn:layers=2,dim=8,width=6,max_pieces=9",
     "text-transformer:1,heads=1,dim=8,ff=8,max_pieces=5,vocab_size=600,lowercase=false",
-    "audio-cnn:3,width=2,n_mels=9,sample_rate=11025,mask=false", "audio-cnn:1,width=3,max_seconds=0.5",
+    "audio-cnn:3,width=2,n_mels=17,sample_rate=11025,mask=false", "audio-cnn:1,width=3,max_seconds=0.5",
     "audio-rnn:gru,stack=1,width=5,n_mels=8", "audio-rnn:rnn,stack=7,layers=3,width=5,max_seconds=0.2",
 ])
 def test_variant_keeps_the_contract(spec: str) -> None:
@@ -225,7 +225,7 @@ def test_pooled_recurrent_outputs_are_mean_and_maximum(cell: str) -> None:
     "text-rnn:transformer", "text-rnn:width=0", "text-rnn:layers=0", "text-rnn:dim=0", "text-rnn:vocab_size=100",
     "text-rnn:max_pieces=0", "text-rnn:dropout=-0.1", "text-transformer:heads=3", "text-transformer:heads=1,dim=3",
     "text-transformer:layers=0", "text-transformer:ff=0", "text-transformer:max_pieces=0", "text-transformer:dropout=1",
-    "audio-cnn:0", "audio-cnn:4,n_mels=15", "audio-cnn:width=0", "audio-cnn:sample_rate=10", "audio-cnn:max_seconds=0",
+    "audio-cnn:0", "audio-cnn:4,n_mels=31", "audio-cnn:width=0", "audio-cnn:sample_rate=10", "audio-cnn:max_seconds=0",
     "audio-rnn:stack=0", "audio-rnn:n_mels=4", "audio-rnn:layers=0", "audio-rnn:width=0", "audio-rnn:max_seconds=1e9",
 ])
 def test_options_out_of_range_are_refused(spec: str) -> None:
