@@ -101,7 +101,7 @@ def learned(spec: str, steps: int, lr: float) -> tuple[float, float]:
     (SMALL["audio-rnn"], 60, 1e-2), *((f"text-rnn:{cell},dim=16,width=12,vocab_size=512", 40, 2e-2) for cell in CELLS)])
 def test_a_few_steps_learn_what_order_and_place_say(spec: str, steps: int, lr: float) -> None:
     before, after = learned(spec, steps, lr)
-    assert before < 0.8
+    assert before < 0.9
     assert after > 0.95
 
 
