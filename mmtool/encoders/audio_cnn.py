@@ -13,7 +13,7 @@ from mmtool.encoders.options import within
 
 
 class AudioCNN(Encoder):
-    """Blocks of two 3x3 convolutions over time and bands, each with batch norm and ReLU, then max-pooling by 2 in both.
+    """Blocks of two 3x3 convolutions over time and bands, the first in steps of 2, each with batch norm and ReLU.
 
     The first block has `width` channels, each further one twice as many; what is left of the bands is brought to as
     many as the last block has. A sound is cut at `max_seconds` and brought to mean 0 and variance 1 over all its bands
@@ -30,11 +30,11 @@ class AudioCNN(Encoder):
     def __init__(self, *, blocks: int = 3, width: int = 16, sample_rate: int = 16_000, n_mels: int = 64,
                  dropout: float = 0.1, max_seconds: float = 15.0, mask: bool = True) -> None:
         super().__init__()
-        within("audio-cnn", "blocks", blocks, 1, 8)
+        within("audio-cnn", "blocks", blocks, 1, 7)
         within("audio-cnn", "width", width, 1, 1024)
         within("audio-cnn", "dropout", dropout, 0, 0.99)
         self.log_mel = LogMel("audio-cnn", sample_rate=sample_rate, n_mels=n_mels, max_seconds=max_seconds)
-        within("audio-cnn", "n_mels", n_mels, 2**blocks, 256)  # two bands are left to the last block's batch norm
+        within("audio-cnn", "n_mels", n_mels, 2 * 2**blocks, 256)  # two bands are left to the last block's batch norm
         self.sample_rate_hz, self.mask = sample_rate, mask
         widths = [width * 2**i for i in range(blocks)]
         self.blocks = nn.ModuleList(_Block(before, after) for before, after in zip([1, *widths], widths, strict=False))
@@ -52,7 +52,8 @@ class AudioCNN(Encoder):
         x = (spec_augment(x) if self.mask and self.training else x).unsqueeze(2)  # [B, L, 1, M]
         x = x.masked_fill(~_inside(x, counts)[..., None, None], 0)
         for block in self.blocks:
-            x, counts = block(x, counts), (counts + 1) // 2
+            counts = (counts + 1) // 2
+            x = block(x, counts)
         return Tokens(self.project(x.flatten(2)), _inside(x, counts))
 
 
@@ -61,17 +62,20 @@ class _Block(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv2d(n, after, 3, padding=1, bias=False) for n in (before, after))
+        self.convolutions = nn.ModuleList([nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                                           nn.Conv2d(after, after, 3, padding=1, bias=False)])
         self.norms = nn.ModuleList(nn.BatchNorm1d(after) for _ in range(2))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        inside = _inside(x, lengths)  # [B, T]
+        """`lengths [B]` are those after the block."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            maps = convolution(x.transpose(1, 2)).transpose(1, 2)  # [B, T', C', F']
+            inside = _inside(maps, lengths)  # [B, T']
             # the padding is neither in the statistics of batch norm nor, being zero, seen by the next convolution
-            frames = norm(convolution(x.transpose(1, 2)).transpose(1, 2)[inside]).relu()  # [sum of lengths, C', F]
-            x = frames.new_zeros(*inside.shape, *frames.shape[1:])  # [B, T, C', F]
+            frames = norm(maps[inside]).relu()  # [sum of lengths, C', F']
+            x = frames.new_zeros(maps.shape)
             x[inside] = frames
-        return nn.functional.max_pool2d(x.transpose(1, 2), 2, ceil_mode=True).transpose(1, 2)
+        return x
 
 
 def _inside(x: Tensor, lengths: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class TextTransformer(Encoder):
     example: ClassVar[str] = "2,heads=2,dim=16,ff=32,vocab_size=512"
     positions: Tensor
 
-    def __init__(self, *, layers: int = 2, heads: int = 4, dim: int = 128, ff: int = 512, vocab_size: int = 4000,
+    def __init__(self, *, layers: int = 2, heads: int = 4, dim: int = 128, ff: int = 256, vocab_size: int = 4000,
                  max_pieces: int = 256, lowercase: bool = True, dropout: float = 0.1) -> None:
         super().__init__()
         within("text-transformer", "layers", layers, 1, 48)

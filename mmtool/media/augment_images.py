@@ -63,7 +63,9 @@ def _shift(image: Tensor, chance: _Chance) -> Tensor:
 
 
 def _rotate(image: Tensor, chance: _Chance) -> Tensor:
-    return functional.rotate(image, chance.between(-DEGREES, DEGREES), InterpolationMode.BILINEAR, fill=_border(image))
+    angle = chance.between(-DEGREES, DEGREES)
+    turned: Tensor = functional.rotate(image, angle, InterpolationMode.BILINEAR, fill=_border(image))
+    return turned
 
 
 def _border(image: Tensor) -> list[float]:
@@ -87,7 +89,8 @@ def _erase(image: Tensor, chance: _Chance) -> Tensor:
     width = min(w - 1, max(1, round(w * math.sqrt(area * ratio))))
     top, left = chance.whole(0, h - height), chance.whole(0, w - width)
     noise = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=chance.generator)
-    return functional.erase(image, top, left, height, width, noise)
+    erased: Tensor = functional.erase(image, top, left, height, width, noise)
+    return erased
 
 
 def _drawn_by_torchvision(transform: type[nn.Module]) -> Callable[[Tensor, _Chance], Tensor]:
