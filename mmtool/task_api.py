@@ -83,6 +83,12 @@ class Task(nn.Module):
         """The inverse of `to_scores`."""
         return scores
 
+    def settle(self, outputs: Tensor, y: Tensor) -> None:
+        """Choose what decoding needs and no weight holds, such as a threshold, by held-out rows: `[N, K]`, `[N, U]`.
+
+        The outputs are calibrated; the default chooses nothing. What was chosen belongs to `assets`.
+        """
+
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         """Outputs `[B, K]` -> each row's `prediction`, and `probability` and `probabilities` where there are any."""
         raise NotImplementedError

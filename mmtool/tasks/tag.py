@@ -18,7 +18,10 @@ DIGITS = 6
 
 
 class Tag(Task):
-    """Any number of tags a row (`a|b|c` or a JSON list): one sigmoid each and binary cross-entropy."""
+    """Any number of tags a row (`a|b|c` or a JSON list): one sigmoid each and binary cross-entropy.
+
+    Tags with a probability of at least `threshold` are given; by default it is the one with the best micro-F1 on held-out rows.
+    """
 
     api = 1
     linear = True
@@ -26,9 +29,12 @@ class Tag(Task):
     main_metric = "f1_micro"
     sample_targets = ("red|small", "red", '["blue", "small"]', "blue", "|", "red|blue|small", "small", "blue|red", "green")
 
-    def __init__(self, *, min_count: int = 2, threshold: float = 0.5) -> None:
+    def __init__(self, *, min_count: int = 2, threshold: float | None = None) -> None:
         super().__init__()
-        self.min_count, self.threshold = min_count, threshold
+        if threshold is not None and not 0 < threshold < 1:
+            raise MMToolError(f"threshold={threshold} is not between 0 and 1")
+        self.min_count, self.chosen = min_count, threshold is None
+        self.threshold = 0.5 if threshold is None else threshold
 
     def fit(self, targets: Sequence[str]) -> None:
         counts = Counter(tag for target in targets for tag in self._tags(target))
@@ -48,10 +54,12 @@ class Tag(Task):
         self.shares = torch.tensor(shares, dtype=torch.float64)  # [K], how often each tag is there
 
     def assets(self) -> dict[str, Tensor]:
-        return {"labels": labels_to_tensor(self.labels), "shares": self.shares}
+        threshold = torch.tensor([self.threshold], dtype=torch.float64)
+        return {"labels": labels_to_tensor(self.labels), "shares": self.shares, "threshold": threshold}
 
     def set_assets(self, assets: dict[str, Tensor]) -> None:
         self._set(labels_from_tensor(assets["labels"]), assets["shares"].tolist())
+        self.threshold = float(assets["threshold"][0])
 
     def build(self, dims: dict[str, int]) -> None:
         self.heads = nn.ModuleList(nn.Linear(dims[name], len(self.labels)) for name in sorted(dims))
@@ -70,6 +78,19 @@ class Tag(Task):
 
     def from_scores(self, scores: Tensor) -> Tensor:
         return scores.clamp(1e-7, 1 - 1e-7).logit()
+
+    def settle(self, outputs: Tensor, y: Tensor) -> None:
+        """The threshold in the middle between the last tag that is worth giving and the next."""
+        if not self.chosen or not bool(y.any()):
+            return
+        p, order = outputs.double().sigmoid().flatten().sort(descending=True, stable=True)
+        hits = y.flatten()[order].double().cumsum(0)  # right ones among the first k
+        k = torch.arange(1, len(p) + 1, dtype=torch.float64)
+        f1 = 2 * hits / (k + hits[-1])
+        f1[:-1][p[:-1] == p[1:]] = -1  # no threshold parts equals
+        best = int(f1.argmax())
+        after = float(p[best + 1]) if best + 1 < len(p) else 0.0
+        self.threshold = min(max(round((float(p[best]) + after) / 2, DIGITS), 10**-DIGITS), 1 - 10**-DIGITS)
 
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         return [self._prediction(p) for p in outputs.double().sigmoid().tolist()]

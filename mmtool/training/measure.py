@@ -50,23 +50,31 @@ def temperature(task: Task, outputs: Tensor, parts: Sequence[Data]) -> float:
 
 
 def on_held(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], targets: Mapping[int, str], seed: int,
-            patterns: Sequence[str] | None = None) -> tuple[Table, dict[str, float]]:
+            final: Task, patterns: Sequence[str] | None = None) -> tuple[Table, dict[str, float]]:
     """Metrics on held-out rows, as in a metrics.json, and the temperature of each subset of inputs.
+
+    `final` is the task of the model that will be kept; it settles on the same rows.
 
     `patterns`: the inputs that each row had before they were fused; then rows are told apart by them instead.
     """
     task = heads[0].task
     temperatures: dict[str, float] = {}
     found: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
-    for key, outputs, rows, parts in _groups(heads, held, patterns):
+    groups = list(_groups(heads, held, patterns))
+    for key, outputs, _, parts in groups:
         temperatures[key] = temperature(task, outputs, parts) if task.calibrated else 1.0
-        found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
-    predictions, numbers = [], []
+    scaled = []
     for head, (data, own) in zip(heads, held, strict=True):
         used = [patterns[n].split("+") for n in own] if patterns is not None else used_in(data.inputs)
         with torch.no_grad():
-            predictions += head.task.decode(head(data.inputs).double() / divisors(used, head.names, temperatures))
-        numbers += list(own)
+            scaled.append(head(data.inputs).double() / divisors(used, head.names, temperatures))
+    known = torch.cat([data.y for data, _ in held])
+    for one in {id(t): t for t in (task, *(head.task for head in heads), final)}.values():
+        one.settle(torch.cat(scaled), known)
+    for key, outputs, rows, _ in groups:
+        found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
+    predictions = [p for outputs in scaled for p in task.decode(outputs)]
+    numbers = [n for _, own in held for n in own]
     return tables(task, (predictions, [targets[n] for n in numbers]), found, seed), temperatures
 
 

@@ -198,8 +198,9 @@ class Trainer:
                 heads.append(next(h for h in part.network.heads() if h.column == column))
                 data, at = part.held.of(column, range(len(part.rows)))
                 held.append((data, [part.rows[i] for i in at]))
+            final = next(h for h in fitted.network.heads() if h.column == column).task
             truth = {i: cell for i, cell in enumerate(cells[column]) if cell is not None}
-            found[column], temperatures[column] = measure.on_held(heads, held, truth, self.settings.seed, patterns)
+            found[column], temperatures[column] = measure.on_held(heads, held, truth, self.settings.seed, final, patterns)
         if len(found) == 1:
             return next(iter(found.values())), temperatures
         kinds = ("overall", "by_inputs", "baselines")
