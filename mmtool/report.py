@@ -10,6 +10,7 @@ from mmtool import console, files
 from mmtool.errors import MMToolError
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+PAGE, PLOTS = "report.html", "plots"
 SHOWN = ("accuracy", "f1_macro", "subset_accuracy", "f1_micro", "roc_auc", "log_loss", "mae", "rmse", "r2")
 """What has room in a terminal; the rest is in metrics.json."""
 
@@ -20,7 +21,7 @@ def check_report(folder: Path) -> None:
         raise MMToolError(f"{folder} is a file", "choose another -o")
     if not folder.absolute().parent.is_dir():
         raise MMToolError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o")
-    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS}):
+    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS}):
         raise MMToolError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten")
 
 
