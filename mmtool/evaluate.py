@@ -59,17 +59,20 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
 
 
 def _about_model(path: Path, name: str, model: Model, features: Features) -> report.About:
-    rows: dict[str, Row] = {}
-    columns = ("id", *sorted({c for entry in model.header["inputs"].values() for c in entry["columns"]} - {"id"}))
-    status = {status_column(n): n for n in model.inputs if status_column(n) in features.rows.column_names}
-    there = [c for c in columns if c in features.rows.column_names]
-    statuses = {}
-    for row in features.rows.select([*there, *status]).to_pylist():
-        statuses[str(row["id"])] = {n: row.pop(c) for c, n in status.items()}
-        rows[str(row["id"])] = row
+    status = {n: status_column(n) for n in model.inputs if status_column(n) in features.rows.column_names}
+    ids = features.rows["id"].to_pylist()
+    columns = {n: features.rows[c].to_pylist() for n, c in status.items()}
+    statuses = {str(i): {n: found[at] for n, found in columns.items()} for at, i in enumerate(ids)}
     curves = {c: [x for x in model.header["curves"] if x.get("column", c) == c] for c in model.columns}
     facts = [("model", str(path)), ("data", name), *info.summary({"kind": "model", **model.header})[1:]]
     tasks = {c: e["name"] for c, e in model.header["tasks"].items()}
+
+    def rows(wanted: set[str]) -> dict[str, Row]:
+        if not opening.is_features(name):  # the manifest, since it alone has the bytes of cells that are no paths
+            return {i: row for i, row in ids_and_rows(open_manifest(name)) if i in wanted} if name != "-" else {}
+        table = features.rows.select([c for c in ("id", *features.header["columns"]) if c in features.rows.column_names])
+        return {str(i): table.slice(at, 1).to_pylist()[0] for at, i in enumerate(ids) if str(i) in wanted}
+
     return report.About(f"{path.name} on {Path(name).name or name}", facts, model.header["inputs"], rows,
                         Path(features.header["base"]), tasks, curves, statuses)
 
@@ -207,7 +210,8 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     scored = report.Scored({column: part}, len(rows), "predictions", notes, several=False)
     facts = [("predictions", str(path)), ("data", manifest)]
     about = report.About(f"{path.name} against {column} of {Path(manifest).name}", facts,
-                         _columns_as_inputs(opened, columns), table, opened.base, {column: asked.name})
+                         _columns_as_inputs(opened, columns), lambda ids: {i: table[i] for i in ids}, opened.base,
+                         {column: asked.name})
     report.write(output, scored, about)
     return Result(scored.metrics)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,12 +66,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class About:
-    """What the page says besides: facts as pairs, curves of the training, and where the rows' cells come from."""
+    """What the page says besides: facts as pairs, curves of the training, and where the rows' cells come from.
+
+    `rows` gives the rows of some ids; `statuses` how their cells fared before, by id and input.
+    """
 
     title: str
     facts: list[tuple[str, str]]
     inputs: Mapping[str, Mapping[str, Any]]
-    rows: Mapping[str, Row]
+    rows: Callable[[set[str]], Mapping[str, Row]]
     base: Path
     tasks: Mapping[str, str]
     curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -93,8 +95,6 @@ def write(folder: Path, scored: Scored, about: About) -> None:
     """metrics.json, predictions.jsonl, plots and report.html; the page comes last."""
     folder.mkdir(exist_ok=True)
     (folder / PAGE).unlink(missing_ok=True)  # an old page must not stand beside new numbers
-    if (folder / PLOTS).is_dir():
-        shutil.rmtree(folder / PLOTS)
     files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
     files.write_json(folder / METRICS, scored.metrics)
     _write_page(folder, scored, about)
@@ -103,6 +103,7 @@ def write(folder: Path, scored: Scored, about: About) -> None:
 def _write_page(folder: Path, scored: Scored, about: About) -> None:
     from mmtool.page.cells import shower
     from mmtool.page.contents import Curve, Page, TargetPart
+    from mmtool.page.worst import worst_rows
     from mmtool.page.write import write
 
     labels = {"l2": "L2 strength", "epoch": "epoch"}
@@ -113,8 +114,9 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
         lines = [{**p, "id": i, "target": t} for i, p, t in zip(part.ids, part.predictions, part.truth, strict=True)]
         targets.append(TargetPart(column, about.tasks[column], list(part.task.labels), part.task.main_metric,
                                   part.task.greater_is_better, part.found, lines, part.truth, curves))
-    write(folder, Page(about.title, about.facts, scored.notes, targets, shower(about.inputs, about.rows, about.base,
-                                                                            about.statuses)))
+    shown = {row.id for part in targets for row in worst_rows(part)[1]}
+    cells = shower(about.inputs, about.rows(shown), about.base, about.statuses)
+    write(folder, Page(about.title, about.facts, scored.notes, targets, cells))
 
 
 def show(metrics: dict[str, Any], main: Sequence[str], *, title: str = "", to_stdout: bool = False) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "timm", "torchaudio", "torchvision", "numpy", "pyarrow", "PIL", "sentencepiece", "safetensors",
-         "sklearn", "scipy",
+         "sklearn", "scipy", "matplotlib", "jinja2",
          "transformers", "huggingface_hub", "soundfile", "mmtool_starter", "mmtool_tiny")
 
 
@@ -29,7 +29,7 @@ def test_no_heavy_import(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("package", ["mmtool", "mmtool.testing", "mmtool.cli", "mmtool.encoders", "mmtool.media",
                                      "mmtool.features", "mmtool.manifest", "mmtool.fusions", "mmtool.tasks",
-                                     "mmtool.training", "mmtool.metrics", "mmtool.extraction", "mmtool.samples"])
+                                     "mmtool.training", "mmtool.metrics", "mmtool.page", "mmtool.extraction", "mmtool.samples"])
 def test_packages_import_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; sys.exit(', '.join(sorted(set({HEAVY!r}) & set(sys.modules))) or 0)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

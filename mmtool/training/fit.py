@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmtool import console
+from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Task
 from mmtool.network import Front, Network, take
 from mmtool.settings import Settings
@@ -167,6 +168,8 @@ class Run:
     def _train(self, number: int, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
                recipe: Recipe) -> tuple[Graph, Feed, descend.Outcome]:
         names = [live.name for live in self.learning]
+        if names and self.device.type == "cpu":
+            keep_memory()
         learned = len(network.columns) > 1 and recipe.loss_weighting == "uncertainty"
         graph = Graph(network, {n: encoders[n] for n in names}, {n: network.front.fusion.dims[n] for n in names},
                       learned_weighting=learned)

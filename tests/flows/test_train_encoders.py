@@ -108,7 +108,8 @@ def test_like_repeats_a_run_to_the_byte_and_takes_what_is_said_instead(mmtool: C
     data = table(tmp_path, missing=0.1)
     first, same, other = (tmp_path / f"{n}.safetensors" for n in ("first", "same", "other"))
     told = ("-t", "label", "-t", "sum=regress", "-f", "gated:dim=8", "--dense", "6", "--epochs", "3",
-            "--label-smoothing", "0.1", "--seed", "3", "-e", "a=tiny-learned", "-e", "n@number+colour=table", "--modality-dropout", "0.2")
+            "--label-smoothing", "0.1", "--seed", "3", "-e", "a=tiny-learned", "-e", "n@number+colour=table",
+            "--modality-dropout", "0.2")
     ran = mmtool("train", data, "-o", first, *told)
     assert ran.code == 0, ran.err
     ran = mmtool("train", data, "-o", same, "--like", first)

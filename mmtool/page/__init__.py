@@ -1,0 +1,1 @@
+"""The page that shows what a model is worth: report.html and its plots."""
