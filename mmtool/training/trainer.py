@@ -67,7 +67,7 @@ class Trainer:
             unused -= set(found[column].options)
         if unused:
             names = ", ".join(sorted({a.name for a in found.values()}))
-            raise UsageError(f"--{sorted(unused)[0].replace('_', '-')} is no option of {names}", "leave it out")
+            raise UsageError(f"{names} has no option {min(unused)!r}", "leave it out")
         return found
 
     def go(self, place: Place) -> Model:

@@ -114,7 +114,7 @@ def test_features_fused_otherwise_are_refused(mmtool: Callable, tmp_path: Path) 
 
 @pytest.mark.parametrize(("told", "fact"), [
     (("-t", "label", "-t", "label"), "given twice"), (("-t", "label", "-t", "nothing"), "no column"),
-    (("-t", "sum=regress", "--label-smoothing", "0.1"), "no option of regress"), ((), "nothing to predict")])
+    (("-t", "sum=regress", "--label-smoothing", "0.1"), "regress has no option"), ((), "nothing to predict")])
 def test_targets_that_cannot_be(mmtool: Callable, tmp_path: Path, told: tuple[str, ...], fact: str) -> None:
     ran = mmtool("train", table(tmp_path), "-o", tmp_path / "m.safetensors", *LETTERS, *told)
     assert ran.code == 2
