@@ -25,6 +25,12 @@ demo: install
 	@echo
 	@echo '$$ mmtool predict cat.jpg coffee.jpg --labels cat,dog,horse,"cup of coffee"'
 	@$(BIN)/mmtool predict mmtool/samples/cat.jpg mmtool/samples/coffee.jpg --labels 'cat,dog,horse,cup of coffee'
+	@echo
+	@echo 'the whole chain, in demo/ (docs/chain.sh):'
+	@rm -rf demo && mkdir demo
+	@cd demo && PATH="$(abspath $(BIN)):$$PATH" bash -euvo pipefail $(CURDIR)/docs/chain.sh
+	@echo
+	@echo 'the report: demo/report/report.html'
 
 test: install lint
 	cd docs && $(abspath $(BIN))/python -m pytest -q --pyargs mmtool.testing  # away from tests/, whose plugins break rules
@@ -38,6 +44,7 @@ lint: install
 bench: install
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/train_stamps.py
+	$(BIN)/python tests/benchmarks/fashion.py "$(MMTOOL_DATA)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-VERBS = "predict|extract|plugins|train|eval|info"
+VERBS = "predict|extract|fuse|plugins|train|eval|info|sample"
 COMMANDS = sorted(set(re.findall(rf"(?:^|\(|\| )(mmtool (?:{VERBS}) .*?)(?:\s{{2,}}#.*|\)|`|$)", README, re.M)))
 
 

@@ -62,6 +62,11 @@ class CellStore:
         """Which rows have a usable cell, `[N]`."""
         return torch.tensor([s == "ok" for s in self.statuses])
 
+    def length(self, row: int) -> int:
+        """How long a row's cell is on its first axis, as far as that can differ: 0 for pictures and for what is not kept."""
+        place = self.places[row]
+        return 0 if place is None or self.source.modality == "image" else place[1][0]
+
     def decoded(self, row: int) -> Any:
         """What `Encoder.prepare` gets. Raises CellError where the file has changed since."""
         assert not self.prepared

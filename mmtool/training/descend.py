@@ -25,6 +25,9 @@ from mmtool.training.live import Feed
 from mmtool.training.recipe import Recipe, make_optimizer, rate
 from mmtool.training.watching import Watcher
 
+WINDOW = 16
+"""Batches."""
+
 
 @dataclass
 class State:
@@ -98,8 +101,9 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
            schedule: torch.optim.lr_scheduler.LambdaLR, scaler: Any, state: State, ids: Sequence[str]) -> Iterator[float]:
     """The rest of an epoch; yields the loss after every step of the optimizer, when the state can be kept."""
     graph.train()
-    order = torch.tensor(part.fit)[torch.randperm(len(part.fit), generator=_chance(recipe.seed, state.epoch, 0))]
-    batches = _split(order, recipe.batch_size)
+    chance = _chance(recipe.seed, state.epoch, 0)
+    order = torch.tensor(part.fit)[torch.randperm(len(part.fit), generator=chance)]
+    batches = _by_length(order, recipe.batch_size, feed.lengths, chance) if graph.live else _split(order, recipe.batch_size)
     prepared = feed.batches([at.tolist() for at in batches[state.step :]], state.epoch) if graph.live else None
     sizes = range(0, len(batches), recipe.accumulate)
     lasts = {min(start + recipe.accumulate, len(batches)) for start in sizes}
@@ -155,6 +159,15 @@ def _chance(seed: int, epoch: int, step: int) -> torch.Generator:
     """The generator of one step; step 0 orders the rows of the epoch."""
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
     return torch.Generator().manual_seed(mixed % (1 << 63))
+
+
+def _by_length(order: Tensor, size: int, lengths: Tensor, chance: torch.Generator) -> list[Tensor]:
+    """Batches of rows of about one length: each run of `WINDOW` batches is sorted, then all batches are shuffled."""
+    if len(set(lengths.tolist())) < 2:
+        return _split(order, size)
+    windows = torch.split(order, WINDOW * size)
+    batches = _split(torch.cat([w[lengths[w].argsort(stable=True)] for w in windows]), size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()]
 
 
 def _split(order: Tensor, size: int) -> list[Tensor]:

@@ -67,13 +67,15 @@ def encode(graph: Graph, feed: Feed, table: Table, rows: Sequence[int], batch_si
     frozen = take(table.inputs, rows)
     if not graph.live:
         return frozen
-    batches = [list(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
+    order = feed.lengths[torch.as_tensor(rows)].argsort(stable=True)  # of one length together
+    batches = [[rows[i] for i in part.tolist()] for part in torch.split(order, batch_size)]
     found: dict[str, list[Tokens]] = {name: [] for name in graph.live}
     with torch.no_grad():
         for prepared in feed.batches(batches, None):
             for name, tokens in graph.tokens(prepared, device).items():
                 found[name].append(Tokens(tokens.values.float().cpu(), tokens.mask.cpu()))
-    live = {name: Tokens(torch.cat([t.values for t in parts]), torch.cat([t.mask for t in parts]))
+    back = order.argsort()
+    live = {name: Tokens(torch.cat([t.values for t in parts])[back], torch.cat([t.mask for t in parts])[back])
             for name, parts in found.items()}
     return {**frozen, **live}
 

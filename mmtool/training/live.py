@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -123,6 +124,12 @@ class Feed(Dataset[Any]):
         epoch, rows = key
         return {live.name: Prepared.of([cell_of(live, self.encoders[live.name], row, epoch) for row in rows])
                 for live in self.lives}
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """How long the cells of each row are together, `[N]`: rows of a length make batches with little padding."""
+        count = len(self.lives[0].store.statuses) if self.lives else 0
+        return torch.tensor([sum(live.store.length(row) for live in self.lives) for row in range(count)])
 
     def batches(self, batches: Sequence[Sequence[int]], epoch: int | None) -> Any:
         """An iterator over the batches, in their order; augmented where an epoch is given."""
