@@ -1,6 +1,6 @@
 """mmtool's default head against scikit-learn's tuned logistic regression, on the same frozen features of stamps.csv.
 
-    MMTOOL_DATA=... python tests/benchmarks/train_stamps.py [FEATURES]
+    [SPEECH=1] MMTOOL_DATA=... python tests/benchmarks/train_stamps.py [FEATURES]
 
 Accuracy and macro-F1 on the test rows over five seeds: a seed orders the folds that choose the L2 strength, here and there.
 """
@@ -26,6 +26,8 @@ from mmtool.features.reader import Features
 from mmtool.training.data import pooled
 
 SEEDS = range(5)
+SPEECH = os.environ.get("SPEECH") == "1"
+"""French speech as a third input."""
 
 
 def ours(folder: Path, seed: int, work: Path) -> dict[str, dict[str, float]]:
@@ -52,8 +54,10 @@ def main() -> None:
         work = Path(name)
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else work / "features"
         if not folder.exists():
+            print("with speech" if SPEECH else "picture and text", flush=True)
             data = Path(os.environ["MMTOOL_DATA"]) / "stamps.csv"
-            assert run(["extract", str(data), "-o", str(folder), "-e", "image=effnet-lite0", "-e", "text=minilm"]) == 0
+            assert run(["extract", str(data), "-o", str(folder), "-e", "image=effnet-lite0", "-e", "text=minilm",
+                        *(["-e", "speech_fr=whisper-tiny"] if SPEECH else [])]) == 0
         print("seed  mmtool accuracy        mmtool macro-F1        s     sklearn accuracy, macro-F1     s", flush=True)
         for seed in SEEDS:
             started = time.monotonic()
