@@ -146,6 +146,8 @@ def _by_fused(model: Model, inputs: dict[str, Tokens], used: list[list[str]]) ->
     found: Subsets = {}
     for key in sorted({key_of(row) for row in used}):
         at = [i for i, row in enumerate(used) if key_of(row) == key]
+        if len(at) < measure.LEAST_ROWS:
+            continue
         predicted = model.predictions(take(inputs, at), [used[i] for i in at])
         found[key] = {c: list(zip(at, p, strict=True)) for c, p in predicted.items()}
     return found

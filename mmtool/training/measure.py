@@ -17,6 +17,8 @@ from mmtool.training.data import Data
 Table = dict[str, Any]
 GOLDEN = (math.sqrt(5) - 1) / 2
 RANGE = (0.05, 20.0)
+LEAST_ROWS = 20
+"""Of fused rows that had the same inputs: fewer are not measured by themselves."""
 
 
 def held_outputs(networks: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], subset: Sequence[str]) \
@@ -72,6 +74,8 @@ def on_held(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], t
     for one in {id(t): t for t in (task, *(head.task for head in heads), final)}.values():
         one.settle(torch.cat(scaled), known)
     for key, outputs, rows, _ in groups:
+        if patterns is not None and len(rows) < LEAST_ROWS:
+            continue
         found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
     predictions = [p for outputs in scaled for p in task.decode(outputs)]
     numbers = [n for _, own in held for n in own]

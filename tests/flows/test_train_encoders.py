@@ -166,3 +166,15 @@ def test_l1_makes_weights_small(mmtool: Callable, tmp_path: Path) -> None:
         assert mmtool("train", table(tmp_path), "-t", "label", "-o", model, *LEARNED, "--l1", strength).code == 0
         sizes.append(float(load_file(model)["network/tasks.0.heads.0.weight"].abs().sum()))
     assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_a_descent_is_logged_for_tensorboard(mmtool: Callable, tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LEARNED, "--tensorboard", board)
+    assert ran.code == 0, ran.err
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(board / "part-1-of-1"))
+    events.Reload()
+    assert len(events.Scalars("loss/epoch")) == len(events.Scalars("loss/held-out")) == 12
+    assert events.Scalars("held-out/accuracy")[-1].value > 0.9

@@ -54,7 +54,7 @@ def test_a_model_of_one_target_is_the_same_beside_another_where_heads_are_solved
 
 @pytest.mark.parametrize("fusion", ["concat", "mean", "product"])
 def test_fused_features_train_a_model_that_predicts_from_raw_cells(mmtool: Callable, tmp_path: Path, fusion: str) -> None:
-    data, model = table(tmp_path, 300, missing=0.2), tmp_path / "m.safetensors"
+    data, model = table(tmp_path, 400, missing=0.5), tmp_path / "m.safetensors"
     assert mmtool("extract", data, "-o", tmp_path / "f", *LETTERS).code == 0
     ran = mmtool("fuse", tmp_path / "f", "-o", tmp_path / "g", "-f", fusion)
     assert (ran.code, ran.out) == (0, f"{tmp_path / 'g'}\n"), ran.err
