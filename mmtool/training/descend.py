@@ -52,8 +52,11 @@ class Outcome:
 
 
 def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.device, watcher: Watcher, keeper: Keeper,
-          ids: Sequence[str], metric: Callable[[dict[str, Tensor]], tuple[str, float] | None]) -> Outcome:
-    """Train in place on the part's `fit` rows; with held-out rows, keep the epoch with the least loss there."""
+          ids: Sequence[str], metric: Callable[[dict[str, Tensor]], tuple[str, float] | None], *, begun: bool) -> Outcome:
+    """Train in place on the part's `fit` rows; with held-out rows, keep the epoch with the least loss there.
+
+    `begun`: the graph knows something already, so that the weights before the first epoch (0) may be the best.
+    """
     graph.to(device)
     optimizer = make_optimizer(graph, recipe)
     batches, steps = _count(len(part.fit), recipe.batch_size), steps_of(len(part.fit), recipe)
@@ -68,7 +71,20 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
     def keep() -> None:
         keeper.keep(*_snapshot(graph, optimizer, schedule, scaler, state, best_state))
 
+    def judge(epoch: int) -> tuple[float, tuple[str, float] | None]:
+        nonlocal best_state
+        inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
+        held, outputs = held_losses(graph, inputs, part.table, part.held, device)
+        if not math.isfinite(held):
+            raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr")
+        if held < state.best:
+            state.best, state.best_epoch = held, epoch
+            best_state = copy.deepcopy({k: v.cpu() for k, v in graph.state_dict().items()})
+        return held, metric(outputs)
+
     with torch.random.fork_rng(devices=[]):
+        if begun and part.held and kept is None:
+            judge(0)
         while state.epoch <= recipe.epochs and not (part.held and state.epoch - 1 - state.best_epoch >= recipe.patience):
             for loss in _epoch(graph, part, feed, recipe, device, optimizer, schedule, scaler, state, ids):
                 watcher.step(loss)
@@ -77,14 +93,7 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
             held = None
             measured = None
             if part.held:
-                inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
-                held, outputs = held_losses(graph, inputs, part.table, part.held, device)
-                if not math.isfinite(held):
-                    raise MMToolError(f"the held-out loss is {held} after epoch {state.epoch}", "lower --lr")
-                measured = metric(outputs)
-                if held < state.best:
-                    state.best, state.best_epoch = held, state.epoch
-                    best_state = copy.deepcopy({k: v.cpu() for k, v in graph.state_dict().items()})
+                held, measured = judge(state.epoch)
             fit = state.total / batches
             state.curve.append([fit] if held is None else [fit, held])
             watcher.epoch(state.epoch, fit, held, measured)

@@ -146,7 +146,7 @@ class Run:
         fitted, curves, epochs = [], [], []
         for number, ((part, encoders), network) in enumerate(zip(parts, networks, strict=True)):
             title = f"part {number + 1} of {len(parts)}"
-            graph, feed, went = self._train(number, title, part, encoders, network, recipe)
+            graph, feed, went = self._train(number, title, part, encoders, network, recipe, begun=begun)
             console.say(f"{title}: best epoch {went.best_epoch} of {len(went.curve)}, held-out loss {went.best:.4f}")
             held = encode(graph, feed, _without(part.table, graph.live), part.held, recipe.batch_size, self.device)
             fitted.append(Fitted(network, _all(encoders, graph), Table(held, _answers(part)), part.held))
@@ -159,14 +159,14 @@ class Run:
             if begun:
                 self._heads([whole], [network], None, whole)
             graph, _, _ = self._train(len(parts), "all rows", whole, encoders, network,
-                                      replace(recipe, epochs=sorted(epochs)[len(epochs) // 2]))
+                                      replace(recipe, epochs=sorted(epochs)[len(epochs) // 2]), begun=begun)
             chosen = _all(encoders, graph)
         told = {**asdict(recipe), "dropout": self.settings.dropout, "best_epochs": epochs, "solved_start": begun,
                 "threads": torch.get_num_threads()}
         return Result(fitted, network, chosen, told, curves)
 
     def _train(self, number: int, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
-               recipe: Recipe) -> tuple[Graph, Feed, descend.Outcome]:
+               recipe: Recipe, *, begun: bool) -> tuple[Graph, Feed, descend.Outcome]:
         names = [live.name for live in self.learning]
         if names and self.device.type == "cpu":
             keep_memory()
@@ -179,7 +179,7 @@ class Run:
         board: Path | None = self.settings.tensorboard
         with Watcher(title, recipe.epochs, descend.steps_of(len(part.fit), recipe), board) as watcher, self.place.signals():
             went = descend.train(graph, slim, feed, recipe, self.device, watcher, self.place.keeper(number), self.ids,
-                                 lambda outputs: self._metric(network, part, outputs))
+                                 lambda outputs: self._metric(network, part, outputs), begun=begun)
         return graph, feed, went
 
     def _metric(self, network: Network, part: Part, outputs: Mapping[str, Tensor]) -> tuple[str, float] | None:

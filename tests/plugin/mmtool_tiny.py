@@ -130,14 +130,15 @@ class Learned(Encoder):
 class Tied(Letters):
     """Pretrained weights that can be tuned, known by two names."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, scale: float = 0.01) -> None:
         super().__init__()
+        self.first = scale
         self.scale = torch.nn.Parameter(torch.randn(2, 2))
         self.same = self.scale
 
     def load(self) -> None:
         with torch.no_grad():
-            self.scale.copy_(torch.tensor([[0.01, 0.0], [0.0, 1.0]]))
+            self.scale.copy_(torch.tensor([[self.first, 0.0], [0.0, 1.0]]))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         tokens = super().forward(x, lengths)
