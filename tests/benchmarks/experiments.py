@@ -46,12 +46,17 @@ METRICS = ("accuracy", "f1_macro", "f1_micro", "average_precision_macro", "r2", 
 
 
 def prepare(data: Path, name: str, folder: Path) -> Path:
-    """The manifest, with absolute paths; clipart's also says how large each picture's file is, which its pixels decide."""
+    """The manifest, with absolute paths; clipart's also says how large each picture's file is, which its pixels decide.
+
+    prompts.csv has one id twice, so its rows are numbered instead.
+    """
     with (data / f"{name}.csv").open(encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     for row in rows:
         for column in set(row) & {"image", "audio", "speech_fr"}:
             row[column] = str((data / row[column]).resolve()) if row[column] else ""
+        if name == "prompts":
+            del row["id"]
         if name == "clipart":
             row["log2_bytes"] = f"{math.log2(Path(row['image']).stat().st_size):.4f}"
     with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as f:

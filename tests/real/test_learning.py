@@ -36,9 +36,9 @@ def test_the_default_head_is_no_worse_than_a_tuned_logistic_regression(mmtool: C
 
 
 def test_the_language_is_heard(mmtool: Callable, data: Path, tmp_path: Path) -> None:
-    model = tmp_path / "m.safetensors"
-    assert mmtool("train", data / "prompts.csv", "-t", "language", "-e", "audio=spectral", "-o", model).code == 0
-    assert mmtool("eval", model, data / "prompts.csv", "-o", tmp_path / "r").code == 0
+    manifest, model = experiments.prepare(data, "prompts", tmp_path), tmp_path / "m.safetensors"
+    assert mmtool("train", manifest, "-t", "language", "-e", "audio=spectral", "-o", model).code == 0
+    assert mmtool("eval", model, manifest, "-o", tmp_path / "r").code == 0
     assert overall(tmp_path / "r")["accuracy"]["value"] > 0.95
 
 
