@@ -194,6 +194,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
     column, text = targets.parse(settings.target, columns)
+    predictions = [_of_target(p, column, path) for p in predictions]
     cells = [None if (cell := table[p["id"]].get(column)) is None else str(cell) for p in predictions]
     asked = targets.build(column, text, [c for c in cells if c is not None and not targets.is_empty(c)], {})
     rows = targets.readable(asked.task, column, cells)
@@ -218,6 +219,16 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     return Result(scored.metrics)
 
 
+def _of_target(prediction: dict[str, Any], column: str, path: Path) -> dict[str, Any]:
+    """The part of a prediction of several targets that is about one."""
+    if "targets" not in prediction:
+        return prediction
+    if column not in prediction["targets"]:
+        raise MMToolError(f"{path}: row {prediction['id']!r} has no prediction of {column!r}",
+                          f"it has {', '.join(prediction['targets'])}")
+    return {**prediction["targets"][column], "id": prediction["id"], "inputs": prediction.get("inputs", [])}
+
+
 def _read_predictions(path: Path) -> list[dict[str, Any]]:
     out = []
     try:
@@ -225,7 +236,7 @@ def _read_predictions(path: Path) -> list[dict[str, Any]]:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     value = json.loads(line)
-                    if not isinstance(value, dict) or not {"id", "prediction"} <= set(value):
+                    if not isinstance(value, dict) or "id" not in value or not {"prediction", "targets"} & set(value):
                         raise MMToolError(f"{path}, line {number}: no object with id and prediction", "one a line is needed")
                     out.append({**value, "id": str(value["id"])})
     except (OSError, ValueError) as error:

@@ -37,6 +37,10 @@ def test_several_targets_share_a_fusion(mmtool: Callable, tmp_path: Path, told: 
     assert found["inputs"] == ["a"]
     for name in ("p.csv", "p.parquet", "p.jsonl"):
         assert mmtool("predict", data, "-m", model, "-o", tmp_path / name).code == 0
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "-t", "label", "-o", tmp_path / "q")
+    assert ran.code == 0, ran.err
+    assert metrics(tmp_path / "q")["rows"] == sum(bool(r["label"]) for r in rows)
+    assert mmtool("eval", tmp_path / "p.jsonl", data, "-t", "xor", "-o", tmp_path / "q").code == 1
     shown = mmtool("predict", "-m", model, "--input", "a=z").out
     assert "label:" in shown
     assert "sum" in shown
