@@ -39,7 +39,7 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
     extraction = {k: str(v) for k, v in asked.extraction.__dict__.items() if k not in ("workers", "use_cache")}
-    plan = [data, asked.targets, settings.kept(asked), extraction, asked.bundle, device.type, FORMAT,
+    plan = [data, asked.targets, settings.kept(asked), extraction, device.type, FORMAT,
             {library: version(library) for library in LIBRARIES}]
     place = Place(output)
     threads = torch.get_num_threads()

@@ -68,7 +68,7 @@ class Trainer:
         if unused:
             names = ", ".join(sorted({a.name for a in found.values()}))
             raise UsageError(f"{names} has no option {min(unused)!r}", "leave it out")
-        return found
+        return dict(sorted(found.items()))  # the order in which they were said must change nothing
 
     def go(self, place: Place) -> Model:
         """Everything that takes time."""
