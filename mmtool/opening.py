@@ -81,7 +81,7 @@ class Opened:
         """Names of the inputs whose features are there, sorted; those that are fine-tuned too."""
         return [] if self.features is None else self.features.inputs
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Of every row."""
         return [i or "" for i in self._texts["id"]]
