@@ -24,7 +24,7 @@ from mmtool.features.format import HEADER, status_column
 from mmtool.features.reader import Features
 from mmtool.inputs import Input
 from mmtool.manifest.archives import SPLITS
-from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
+from mmtool.manifest.open import Manifest, Scan, filtered, ids_and_rows, open_aloud, open_manifest, scan
 from mmtool.manifest.rows import Row, text_of
 from mmtool.matching import shared_inputs
 from mmtool.model import Model
@@ -72,7 +72,8 @@ class Opened:
         ended = folder / "extracted.json"
         if not ended.exists():
             texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in self.to_extract)
-            result = extract(self.name, folder / "features", replace(settings, encode=texts))
+            assert self.manifest is not None
+            result = extract(self.manifest, folder / "features", replace(settings, encode=texts))
             files.write_json(ended, result.exit_code)
         self.features, self.exit_code = Features(folder / "features"), json.loads(ended.read_bytes())
 
@@ -205,14 +206,14 @@ def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> 
         features = Features(Path(name))
         yield features, shared_inputs(model, features.inputs, name), 0
         return
-    manifest = open_manifest(name)
+    manifest = open_aloud(name)
     columns = scan(manifest).columns
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
     tested = any(is_test(row) for row in manifest.rows())
-    only = is_test if split == "test" and "split" in columns and tested else None
+    read = filtered(manifest, is_test) if split == "test" and "split" in columns and tested else manifest
     with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        result = extract(name, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")), only)
+        result = extract(read, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")))
         yield Features(result.features), names, result.exit_code
 
 
