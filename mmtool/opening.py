@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool import cells, console, encoding, files, inputs
+from mmtool import cells, console, encoding, inputs
 from mmtool.encoding import Built
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -51,7 +51,8 @@ class Opened:
     manifest: Manifest | None
     wanted: list[Wanted] = field(default_factory=list)
     to_extract: list[Input] = field(default_factory=list)
-    exit_code: int = 0
+    encoders: list[Any] = field(default_factory=list)
+    """What tells the encoders, as they are installed, from others."""
 
     @cached_property
     def _texts(self) -> dict[str, list[str | None]]:
@@ -69,13 +70,12 @@ class Opened:
         """Fill `features` with the frozen inputs, or take what an earlier run left whole in `folder`."""
         if not self.to_extract:
             return
-        ended = folder / "extracted.json"
-        if not ended.exists():
+        if not (folder / "features" / HEADER).exists():
             texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in self.to_extract)
             assert self.manifest is not None
-            result = extract(self.manifest, folder / "features", replace(settings, encode=texts))
-            files.write_json(ended, result.exit_code)
-        self.features, self.exit_code = Features(folder / "features"), json.loads(ended.read_bytes())
+            settings = replace(settings, encode=texts, max_bad="100%")  # `train` judges, with the cells that it reads itself
+            extract(self.manifest, folder / "features", settings)
+        self.features = Features(folder / "features")
 
     @property
     def frozen(self) -> list[str]:
@@ -139,8 +139,8 @@ def open_data(name: str, settings: Settings, known: Callable[[], tuple[Manifest,
     manifest, about = known()
     for note in manifest.notes:
         console.warn(note)
-    wanted, frozen = _part(_choose(manifest, about, settings), settings)
-    return Opened(name, about.columns, None, manifest, wanted, frozen)
+    wanted, frozen, encoders = _part(_choose(manifest, about, settings), settings)
+    return Opened(name, about.columns, None, manifest, wanted, frozen, encoders)
 
 
 def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
@@ -165,9 +165,12 @@ def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
     return chosen
 
 
-def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], list[Input]]:
-    """Inputs that are read as cells, and those that are extracted; a fine-tuned one is both, to begin from."""
-    wanted, frozen = [], []
+def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], list[Input], list[Any]]:
+    """Inputs that are read as cells, and those that are extracted; a fine-tuned one is both, to begin from.
+
+    The last list tells their encoders, as they are installed, from others.
+    """
+    wanted, frozen, encoders = [], [], []
     for item in chosen:
         finetune = item.name in settings.finetune
         built = encoding.build(item.encoder, seed=settings.seed, load=finetune)
@@ -183,7 +186,9 @@ def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], li
             wanted.append(Wanted(item, built, finetune))
         if not fits and not (random and not settings.extraction.allow_random):
             frozen.append(item)
-    return wanted, frozen
+        encoders.append([item.name, item.columns, built.name, built.package, encoding.plain_options(built.options),
+                         built.encoder.revision, encoding.source_sha256(built.encoder)])
+    return wanted, frozen, encoders
 
 
 def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:

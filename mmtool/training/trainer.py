@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from mmtool import console, fused, opening, plugins, settings, specs
+from mmtool import console, encoding, fused, opening, plugins, settings, specs
 from mmtool.api import Fusion, Task
 from mmtool.cells import Source
-from mmtool.errors import MMToolError, UsageError
-from mmtool.extract import default_workers
+from mmtool.errors import TOO_MANY_BAD, MMToolError, UsageError
+from mmtool.extract import default_workers, parse_max_bad
 from mmtool.media import augment
 from mmtool.model import Model
 from mmtool.network import Front
@@ -52,6 +52,14 @@ class Trainer:
         self.fusion_class = plugins.load(self.fusion)
         self.fusion_options = specs.bind(self.fusion_class, specs.parse(asked.fusion))
         checks.check_fit(asked.fusion, self.fusion_class, {c: a.task for c, a in self.targets.items()})
+        self.exit_code = 0
+
+    @property
+    def plugins(self) -> list[Any]:
+        """What tells fusion and tasks, as they are installed, from others."""
+        tasks = [[c, a.name, a.package, encoding.plain_options(a.options), encoding.source_sha256(a.task)]
+                 for c, a in self.targets.items()]
+        return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options)]
 
     def _targets(self) -> dict[str, Asked]:
         found: dict[str, Asked] = {}
@@ -74,6 +82,7 @@ class Trainer:
         """Everything that takes time."""
         upstream, entries, names = self._inputs(place)
         lives = self._lives(place)
+        self.exit_code = self._judge(lives)
         frozen = {} if self.opened.features is None or not names else pooled(self.opened.features, names, self.learning)
         cells = {c: [self.truth[c][r] for r in self.learning] for c in self.targets}
         table = Table(frozen, answers_of({c: a.task for c, a in self.targets.items()}, cells))
@@ -132,6 +141,21 @@ class Trainer:
         if absent := sorted(set(said) - {live.name for live in lives}):
             raise UsageError(f"--augment {absent[0]}: its encoder is not trained", f"add --finetune {absent[0]}")
         return lives
+
+    def _judge(self, lives: Sequence[Live]) -> int:
+        """The exit code: are there more rows with a bad cell than --max-bad?"""
+        bad = set[int]()
+        if self.opened.to_extract:
+            for name in self.opened.frozen:
+                bad |= {row for row, s in enumerate(self.opened.statuses(name)) if s not in ("ok", "missing")}
+        for live in lives:
+            bad |= {self.learning[i] for i, s in enumerate(live.store.statuses) if s not in ("ok", "missing")}
+        allowed = self.settings.extraction.max_bad
+        if len(bad) <= parse_max_bad(allowed)(len(self.opened.ids)):
+            return 0
+        console.error(f"{len(bad)} of {len(self.opened.ids)} rows have a bad cell, more than --max-bad {allowed}",
+                      "the model is trained all the same; mend the cells and run again, or raise --max-bad")
+        return TOO_MANY_BAD
 
     def _workers(self) -> int:
         said = self.settings.extraction.workers
