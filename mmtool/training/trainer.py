@@ -201,14 +201,16 @@ class Trainer:
         learning, split = self.learning, self.split
         everyone = list(range(len(learning)))
         groups = self._groups(learning)
+        members = len(learning) if groups is None else len(set(groups))
         k = self.settings.folds
         if k is None and split.val and (not solved or len(learning) > FOLD_ROWS):
             val = set(split.val)
             fit = [i for i in everyone if learning[i] not in val]
             return [(fit, [i for i in everyone if learning[i] in val])], f"{len(val)} validation rows"
         if k is None and solved and len(learning) <= FOLD_ROWS:
-            k = min(INNER_FOLDS, len(learning) if groups is None else len(set(groups)))
-        parts = splits.folds(everyone, self._strata(learning), groups, k or splits.VAL_SHARE, self.settings.seed)
+            k = max(2, min(INNER_FOLDS, members))
+        parts = splits.folds(everyone, self._strata(learning), groups, k or max(2, min(splits.VAL_SHARE, members)),
+                             self.settings.seed)
         held = parts if k else parts[:1]
         how = f"out of fold, {k} folds" if k else f"{len(parts[0])} validation rows, made"
         return [([i for i in everyone if i not in out], part) for part in held for out in [set(part)]], how
@@ -221,7 +223,10 @@ class Trainer:
             for part in fitted.parts:
                 heads.append(next(h for h in part.network.heads() if h.column == column))
                 data, at = part.held.of(column, range(len(part.rows)))
-                held.append((data, [part.rows[i] for i in at]))
+                there = torch.stack([t.present for t in data.inputs.values()]).any(0).nonzero().flatten().tolist()
+                held.append((data.rows(there), [part.rows[at[i]] for i in there]))  # without an input nothing is predicted
+            if not any(own for _, own in held):
+                console.warn(f"no held-out row has a {column}: what the model is worth there is not known")
             final = next(h for h in fitted.network.heads() if h.column == column).task
             truth = {i: cell for i, cell in enumerate(cells[column]) if cell is not None}
             found[column], temperatures[column] = measure.on_held(heads, held, truth, self.settings.seed, final, patterns)

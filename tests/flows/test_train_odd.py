@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from flows.made import LETTERS, metrics, table, write
 
+from mmtool.model import read_header as header
+
 
 def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -77,3 +79,59 @@ def test_a_model_that_cannot_be_written_keeps_what_was_learned(mmtool: Callable,
     assert (tmp_path / "m.safetensors.partial").is_dir()
     ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-learned", "--epochs", "2")
     assert (ran.code, "going on" in ran.err) == (0, True), ran.err
+
+
+@pytest.mark.parametrize("fusion", ["late", "concat", "gated"])
+def test_an_input_that_one_row_has_is_missing_in_the_others(mmtool: Callable, tmp_path: Path, fusion: str) -> None:
+    rows = read(table(tmp_path))
+    for number, row in enumerate(rows):
+        row["b"] = row["b"] if number == 2 else ""
+    data, model = write(tmp_path / "one.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-o", model, *LETTERS, "-f", fusion, "--epochs", "30", "--lr", "0.05")
+    assert ran.code == 0, ran.err
+    assert header(model)["metrics"]["by_inputs"]["a"]["accuracy"]["value"] > 0.95
+
+
+@pytest.mark.parametrize("told", [(), ("-f", "gated"), ("-f", "late"), ("-f", "late", "--optimizer", "adam")])
+@pytest.mark.parametrize("target", ["tags", "other", "sum"])
+def test_a_target_without_a_held_out_row_is_learned_all_the_same(mmtool: Callable, tmp_path: Path, told: tuple[str, ...],
+                                                                 target: str) -> None:
+    rows = read(table(tmp_path))
+    for row in rows:
+        row[target] = row[target] if row["split"] == "train" else ""
+    data, model = write(tmp_path / "val.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "xor", "-t", target, "-o", model, *LETTERS, *told, "--epochs", "2")
+    assert ran.code == 0, ran.err
+    assert (f"no held-out row has a {target}" in ran.err) is ("gated" in told or "adam" in told)  # the others have folds
+    assert set(json.loads(mmtool("predict", "-m", model, "--input", "a=a", "--json").out)["targets"]) == {"xor", target}
+
+
+def test_a_target_that_only_one_fold_knows(mmtool: Callable, tmp_path: Path) -> None:
+    rows = read(table(tmp_path, 40, split=False))
+    for number, row in enumerate(rows):
+        row["sum"] = row["sum"] if number // 4 == 1 else ""
+    data, model = write(tmp_path / "fold.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-t", "sum=regress", "-o", model, *LETTERS, "--folds", "4", "--group", "group")
+    assert ran.code == 0, ran.err
+    assert {"label", "sum"} == set(header(model)["metrics"]["overall"])
+
+
+def test_one_group_cannot_be_parted(mmtool: Callable, tmp_path: Path) -> None:
+    rows = [{**row, "group": "g"} for row in read(table(tmp_path))]
+    data = write(tmp_path / "group.jsonl", rows)
+    ran = mmtool("train", data, "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS, "--group", "group")
+    assert (ran.code, "1 groups cannot be parted" in ran.err) == (1, True), ran.err
+
+
+@pytest.mark.parametrize("told", [("-f", "late"), ("-e", "a=tiny-learned", "--epochs", "2")])
+def test_rows_without_an_input_are_not_measured_as_eval_does_not(mmtool: Callable, tmp_path: Path,
+                                                                 told: tuple[str, ...]) -> None:
+    rows = read(table(tmp_path))
+    for row in rows[1::8]:
+        row["a"] = ""
+    data, model = write(tmp_path / "none.jsonl", rows), tmp_path / "m.safetensors"
+    told = told if "-e" in told else ("-e", "a=tiny-letters", "--optimizer", "adam", "--epochs", "2", *told)
+    assert mmtool("train", data, "-t", "label", "-o", model, *told).code == 0
+    val = write(tmp_path / "val.jsonl", [{**row, "split": "test"} for row in rows if row["split"] == "val"])
+    assert mmtool("eval", model, val, "-o", tmp_path / "r").code == 0
+    assert metrics(tmp_path / "r")["overall"] == header(model)["metrics"]["overall"]
