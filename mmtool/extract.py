@@ -25,8 +25,7 @@ from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
-from mmtool.manifest.open import Manifest, Scan, filtered, ids_and_rows, open_manifest, scan
-from mmtool.manifest.rows import Row
+from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers
 
@@ -65,10 +64,10 @@ class Result:
         return {"features": str(self.features), "rows": self.rows, "bad_rows": self.bad_rows, "inputs": self.counts}
 
 
-def extract(name: str, output: Path, settings: Settings, only: Callable[[Row], bool] | None = None) -> Result:
+def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
     """Read a manifest, encode it, write the features folder; resumes what a killed run left.
 
-    `only`: of the rows for which it is true.
+    `data`: its name, or what was opened before, since stdin is there only once.
     """
     started = time.monotonic()
     allowed_bad = parse_max_bad(settings.max_bad)
@@ -76,12 +75,10 @@ def extract(name: str, output: Path, settings: Settings, only: Callable[[Row], b
     device = choose_device(settings.device)
     batch_size = choose_batch_size(settings.batch_size, device)
     check_precision(settings.precision)
-    manifest = open_manifest(name) if only is None else filtered(open_manifest(name), only)
-    for note in manifest.notes:
-        console.warn(note)
+    manifest = data if isinstance(data, Manifest) else open_aloud(data)
     about = scan(manifest)
     if taken := [c for c in about.columns if c.startswith(status_column(""))]:
-        raise MMToolError(f"{name} has a column {taken[0]!r}, a name that features keep for themselves", "rename it")
+        raise MMToolError(f"{manifest.name} has a column {taken[0]!r}, a name that features keep for themselves", "rename it")
     readings = _readings(manifest, about, settings, device)
     partial = Partial(output, pooled=all(r.keep == "pooled" for r in readings))
     run = _Run(manifest, about, settings, device, readings, partial)

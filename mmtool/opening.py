@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool import cells, console, encoding, files, inputs
+from mmtool import cells, console, encoding, inputs
 from mmtool.encoding import Built
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -24,7 +24,7 @@ from mmtool.features.format import HEADER, status_column
 from mmtool.features.reader import Features
 from mmtool.inputs import Input
 from mmtool.manifest.archives import SPLITS
-from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_manifest, scan
+from mmtool.manifest.open import Manifest, Scan, filtered, ids_and_rows, open_aloud, open_manifest, scan
 from mmtool.manifest.rows import Row, text_of
 from mmtool.matching import shared_inputs
 from mmtool.model import Model
@@ -51,7 +51,8 @@ class Opened:
     manifest: Manifest | None
     wanted: list[Wanted] = field(default_factory=list)
     to_extract: list[Input] = field(default_factory=list)
-    exit_code: int = 0
+    encoders: list[Any] = field(default_factory=list)
+    """What tells the encoders, as they are installed, from others."""
 
     @cached_property
     def _texts(self) -> dict[str, list[str | None]]:
@@ -69,19 +70,19 @@ class Opened:
         """Fill `features` with the frozen inputs, or take what an earlier run left whole in `folder`."""
         if not self.to_extract:
             return
-        ended = folder / "extracted.json"
-        if not ended.exists():
+        if not (folder / "features" / HEADER).exists():
             texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in self.to_extract)
-            result = extract(self.name, folder / "features", replace(settings, encode=texts))
-            files.write_json(ended, result.exit_code)
-        self.features, self.exit_code = Features(folder / "features"), json.loads(ended.read_bytes())
+            assert self.manifest is not None
+            settings = replace(settings, encode=texts, max_bad="100%")  # `train` judges, with the cells that it reads itself
+            extract(self.manifest, folder / "features", settings)
+        self.features = Features(folder / "features")
 
     @property
     def frozen(self) -> list[str]:
         """Names of the inputs whose features are there, sorted; those that are fine-tuned too."""
         return [] if self.features is None else self.features.inputs
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Of every row."""
         return [i or "" for i in self._texts["id"]]
@@ -138,8 +139,8 @@ def open_data(name: str, settings: Settings, known: Callable[[], tuple[Manifest,
     manifest, about = known()
     for note in manifest.notes:
         console.warn(note)
-    wanted, frozen = _part(_choose(manifest, about, settings), settings)
-    return Opened(name, about.columns, None, manifest, wanted, frozen)
+    wanted, frozen, encoders = _part(_choose(manifest, about, settings), settings)
+    return Opened(name, about.columns, None, manifest, wanted, frozen, encoders)
 
 
 def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
@@ -164,9 +165,12 @@ def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
     return chosen
 
 
-def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], list[Input]]:
-    """Inputs that are read as cells, and those that are extracted; a fine-tuned one is both, to begin from."""
-    wanted, frozen = [], []
+def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], list[Input], list[Any]]:
+    """Inputs that are read as cells, and those that are extracted; a fine-tuned one is both, to begin from.
+
+    The last list tells their encoders, as they are installed, from others.
+    """
+    wanted, frozen, encoders = [], [], []
     for item in chosen:
         finetune = item.name in settings.finetune
         built = encoding.build(item.encoder, seed=settings.seed, load=finetune)
@@ -182,7 +186,9 @@ def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], li
             wanted.append(Wanted(item, built, finetune))
         if not fits and not (random and not settings.extraction.allow_random):
             frozen.append(item)
-    return wanted, frozen
+        encoders.append([item.name, item.columns, built.name, built.package, encoding.plain_options(built.options),
+                         built.encoder.revision, encoding.source_sha256(built.encoder)])
+    return wanted, frozen, encoders
 
 
 def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -205,14 +211,14 @@ def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> 
         features = Features(Path(name))
         yield features, shared_inputs(model, features.inputs, name), 0
         return
-    manifest = open_manifest(name)
+    manifest = open_aloud(name)
     columns = scan(manifest).columns
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
     tested = any(is_test(row) for row in manifest.rows())
-    only = is_test if split == "test" and "split" in columns and tested else None
+    read = filtered(manifest, is_test) if split == "test" and "split" in columns and tested else manifest
     with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        result = extract(name, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")), only)
+        result = extract(read, Path(folder) / "features", replace(settings, like=model.headers(names, "the model")))
         yield Features(result.features), names, result.exit_code
 
 

@@ -13,7 +13,7 @@ from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, UsageError
 from mmtool.inputs import Input
-from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
 from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
@@ -173,9 +173,7 @@ def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | Non
 def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
     from mmtool.extract import default_workers
 
-    manifest = open_manifest(name)
-    for note in manifest.notes:
-        console.warn(note)
+    manifest = open_aloud(name)
     about = scan(manifest)
     if settings.encode:
         chosen = inputs.parse_all(settings.encode, about.columns)

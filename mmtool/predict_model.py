@@ -16,7 +16,7 @@ from mmtool.extraction import sources
 from mmtool.extraction.blocks import run_blocks
 from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
 from mmtool.features.reader import Features
-from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, open_manifest, row_id, scan
+from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
 from mmtool.manifest.rows import Row
 from mmtool.matching import check_features, shared_inputs
 from mmtool.model import Model, load
@@ -125,9 +125,7 @@ def _from_features(model: Model, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    manifest = open_manifest(name)
-    for note in manifest.notes:
-        console.warn(note)
+    manifest = open_aloud(name)
     about = scan(manifest)
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) & set(about.columns)], name)

@@ -45,7 +45,7 @@ class Settings:
 
 
 KEPT = ("fusion", "hidden", "optimizer", "given", "dropout", "modality_dropout", "task_options", "folds", "group", "finetune",
-        "augment", "seed")
+        "augment", "seed", "bundle")
 """What decides the result, besides targets and inputs, which a model keeps as they were understood."""
 
 
@@ -66,9 +66,10 @@ def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights:
         raise MMToolError(f"the model's recipe holds {unknown[0]!r}, which this mmtool does not know", "upgrade mmtool")
     changes: dict[str, Any] = {name: tuple(v) if isinstance(v := asked[name], list) else v for name in KEPT if name not in said}
     changes["given"] = {**asked["given"], **settings.given}
-    if "targets" not in said:
+    changes["task_options"] = settings.task_options
+    if "targets" not in said:  # other targets do not take over the options of these
+        changes["task_options"] = {**asked["task_options"], **settings.task_options}
         changes["targets"] = tuple(f"{column}={_spec(entry)}" for column, entry in sorted(header["tasks"].items()))
-        changes["task_options"] = {**({} if "task_options" in said else asked["task_options"]), **settings.task_options}
     extraction = settings.extraction
     if not extraction.encode and not (Path(data) / HEADER).is_file():
         texts = tuple(_encode(name, entry, weights) for name, entry in sorted(header["inputs"].items()))

@@ -11,6 +11,7 @@ import torch
 from mmtool import console, encoding, opening, report, settings
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import Interrupted, MMToolError, UsageError
+from mmtool.features.format import numerics
 from mmtool.model import FORMAT, Model, is_model
 from mmtool.settings import Settings
 from mmtool.training import checks
@@ -33,13 +34,16 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     checks.check(asked, device)
     if not is_model(output):
         raise UsageError(f"-o {output}: a model's name ends in .safetensors", f"write -o {output}.safetensors")
+    if output.is_dir():
+        raise MMToolError(f"{output} is a folder", "-o takes a file; choose another -o")
     if not output.absolute().parent.is_dir():
         raise MMToolError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o")
     data, known = opening.fingerprint(name)
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
-    extraction = {k: str(v) for k, v in asked.extraction.__dict__.items() if k not in ("workers", "use_cache")}
-    plan = [data, asked.targets, settings.kept(asked), extraction, asked.bundle, device.type, FORMAT,
+    same = ("workers", "use_cache", "max_bad", "device")  # they change no model; the device counts as what it stands for
+    extraction = {k: str(v) for k, v in asked.extraction.__dict__.items() if k not in same}
+    plan = [data, opened.encoders, trainer.plugins, settings.kept(asked), extraction, FORMAT, numerics(device, "fp32"),
             {library: version(library) for library in LIBRARIES}]
     place = Place(output)
     threads = torch.get_num_threads()
@@ -47,21 +51,27 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     torch.set_num_threads(facts["threads"])
     be_deterministic(device)
     try:
-        model = trainer.go(place)
-        model.save(output)
+        model = _go(trainer, place)
+        model.save(output)  # where that fails, what was learned stays for the same command
         place.remove()
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it stopped") from None
+    finally:
+        place.release()
+        torch.set_num_threads(threads)
+    _report(model)
+    return Result(model, trainer.exit_code)
+
+
+def _go(trainer: Trainer, place: Place) -> Model:
+    """The model; the folder beside it goes where the same command would fail again."""
+    try:
+        return trainer.go(place)
     except Interrupted:
         raise
     except MMToolError:
         place.remove()
         raise
-    finally:
-        place.release()
-        torch.set_num_threads(threads)
-    _report(model)
-    return Result(model, opened.exit_code)
 
 
 def _report(model: Model) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmtool import console
 from mmtool.errors import MMToolError, UsageError
 from mmtool.manifest import archives, delimited
 from mmtool.manifest.rows import Blob, Row, to_cell
@@ -60,6 +61,14 @@ def open_manifest(name: str) -> Manifest:
         return Manifest(name, base, (note,) if note else (),
                         lambda: (row for _, row in delimited.columns_and_rows(path, encoding)[1]))
     raise UsageError(f"{name} is no manifest", "a manifest is .csv, .tsv, .jsonl, .parquet, .tar, a folder, or -")
+
+
+def open_aloud(name: str) -> Manifest:
+    """The same, and says aloud what is to be noted about it."""
+    manifest = open_manifest(name)
+    for note in manifest.notes:
+        console.warn(note)
+    return manifest
 
 
 def _open_stdin() -> Manifest:

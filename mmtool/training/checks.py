@@ -9,6 +9,7 @@ import torch
 
 from mmtool.api import Task
 from mmtool.errors import MMToolError, UsageError
+from mmtool.extract import parse_max_bad
 from mmtool.settings import Settings
 from mmtool.training.recipe import OPTIMIZERS, SCHEDULES
 from mmtool.training.watching import check_board
@@ -33,6 +34,7 @@ def check(settings: Settings, device: torch.device) -> None:
         raise UsageError("nothing to predict is named", "name a column: --target COLUMN, or a model: --like MODEL")
     if any(width < 1 for width in settings.hidden):
         raise UsageError("--dense takes widths of at least 1", "such as --dense 128, or --dense 256,64")
+    parse_max_bad(settings.extraction.max_bad)
     if settings.tensorboard is not None:
         check_board()
 

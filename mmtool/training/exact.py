@@ -34,19 +34,26 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
     strengths, curves = {}, []
     heads = [Head(network, column) for network in networks]
     for number, name in enumerate(_names(networks[0])):
-        problems, held = [], []
+        solvable, problems, held = [], [], []
         for head, part in zip(heads, parts, strict=True):
-            problems.append(_problem(head, name, part.table.of(column, part.fit)[0], modality_dropout))
-            held.append(_held_losses(head, name, part.table.of(column, part.held)[0]))
+            _clear(head, number)
+            problem = _problem(head, name, part.table.of(column, part.fit)[0], modality_dropout)
+            if problem is not None:
+                solvable.append(head)
+                problems.append(problem)
+                held.append(_held_losses(head, name, part.table.of(column, part.held)[0]))
         strength, solutions, path = solve.choose(problems, held)
-        for head, solution in zip(heads, solutions, strict=True):
+        for head, solution in zip(solvable, solutions, strict=True):
             _put(head, number, solution)
         strengths[name] = strength
-        curves.append({"name": name, "x": "l2", "at": [s for s, _ in path], "held": [loss for _, loss in path],
-                       "best": strength})
+        if path:
+            curves.append({"name": name, "x": "l2", "at": [s for s, _ in path], "held": [loss for _, loss in path],
+                           "best": strength})
         if final is not None:
+            _clear(Head(final, column), number)
             problem = _problem(Head(final, column), name, whole.table.of(column, whole.fit)[0], modality_dropout)
-            _put(Head(final, column), number, problem.solve(strength, TOLERANCE))
+            if problem is not None:
+                _put(Head(final, column), number, problem.solve(strength, TOLERANCE))
     return strengths, curves
 
 
@@ -54,8 +61,11 @@ def _names(network: Network) -> list[str]:
     return network.names if network.has_towers else ["fused"]
 
 
-def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem:
-    """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability."""
+def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem | None:
+    """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability.
+
+    None where no row has the target and what the head sees.
+    """
     parts: list[tuple[Tensor, Data, Tensor]] = []
     chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
     for subset in chosen:
@@ -66,6 +76,8 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
             missing = len(head.names) - len(subset)
             share = modality_dropout**missing * (1 - modality_dropout) ** len(subset)
             parts.append((x, rows, torch.full((len(rows),), share)))
+    if not parts:
+        return None
     x = torch.cat([part[0] for part in parts])
 
     def loss(outputs: Tensor) -> Tensor:
@@ -92,6 +104,13 @@ def _linear(head: Head, number: int) -> nn.Linear:
     layer = head.task.heads[number]
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def _clear(head: Head, number: int) -> None:
+    """What a head says that has no row to learn from: nothing."""
+    layer = _linear(head, number)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
 
 def _put(head: Head, number: int, solution: Solution) -> None:

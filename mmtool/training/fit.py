@@ -187,6 +187,8 @@ class Run:
         head = network.heads()[0]
         known = self.table.answers[head.column].known[torch.tensor(part.held)].nonzero().flatten().tolist()
         truth = [cell for i in known if (cell := self.targets[head.column][part.held[i]]) is not None]
+        if not truth:
+            return None
         predictions = head.task.decode(outputs[head.column][known].double())
         found = head.task.metrics(predictions, truth, np.ones((1, len(truth)))).get(head.task.main_metric)
         return None if found is None else (head.task.main_metric, float(found[0]))

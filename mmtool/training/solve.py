@@ -104,13 +104,15 @@ def choose(problems: Sequence[Problem], held: Sequence[Callable[[Solution], Tens
     """The strength with the least mean loss on held-out rows, each problem's solution for it, and every loss on the way.
 
     `held` gives the losses `[N']` of each problem's held-out rows. The path goes from strong to weak and ends where the
-    loss has risen three times in a row.
+    loss has risen three times in a row. Without a held-out row it is empty, and the strongest is taken.
     """
     best, worse = (float("inf"), strengths[0], list[Solution]()), 0
-    path = []
+    path: list[tuple[float, float]] = []
     for strength in strengths:
         found = [p.solve(strength, 1e-4) for p in problems]
-        losses = torch.cat([of(s) for of, s in zip(held, found, strict=True)])
+        losses = torch.cat([torch.zeros(0), *(of(s) for of, s in zip(held, found, strict=True))])
+        if not len(losses):
+            return strength, found, path
         mean = float(losses.mean())
         path.append((strength, mean))
         if mean < best[0]:

@@ -56,7 +56,7 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
         members.setdefault(name, []).append(at)
     if len(members) < k:
         what = "rows" if groups is None else "groups"
-        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}", "lower --folds, or add rows")
+        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}", "lower --folds, or add " + what)
     classes = {s: i for i, s in enumerate(sorted(set(strata)))}
     shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
     together = list(members.values())

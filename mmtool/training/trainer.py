@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from mmtool import console, fused, opening, plugins, settings, specs
+from mmtool import console, encoding, fused, opening, plugins, settings, specs
 from mmtool.api import Fusion, Task
 from mmtool.cells import Source
-from mmtool.errors import MMToolError, UsageError
-from mmtool.extract import default_workers
+from mmtool.errors import TOO_MANY_BAD, MMToolError, UsageError
+from mmtool.extract import default_workers, parse_max_bad
 from mmtool.media import augment
 from mmtool.model import Model
 from mmtool.network import Front
@@ -52,6 +52,14 @@ class Trainer:
         self.fusion_class = plugins.load(self.fusion)
         self.fusion_options = specs.bind(self.fusion_class, specs.parse(asked.fusion))
         checks.check_fit(asked.fusion, self.fusion_class, {c: a.task for c, a in self.targets.items()})
+        self.exit_code = 0
+
+    @property
+    def plugins(self) -> list[Any]:
+        """What tells fusion and tasks, as they are installed, from others."""
+        tasks = [[c, a.name, a.package, encoding.plain_options(a.options), encoding.source_sha256(a.task)]
+                 for c, a in self.targets.items()]
+        return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options)]
 
     def _targets(self) -> dict[str, Asked]:
         found: dict[str, Asked] = {}
@@ -68,12 +76,13 @@ class Trainer:
         if unused:
             names = ", ".join(sorted({a.name for a in found.values()}))
             raise UsageError(f"{names} has no option {min(unused)!r}", "leave it out")
-        return found
+        return dict(sorted(found.items()))  # the order in which they were said must change nothing
 
     def go(self, place: Place) -> Model:
         """Everything that takes time."""
         upstream, entries, names = self._inputs(place)
         lives = self._lives(place)
+        self.exit_code = self._judge(lives)
         frozen = {} if self.opened.features is None or not names else pooled(self.opened.features, names, self.learning)
         cells = {c: [self.truth[c][r] for r in self.learning] for c in self.targets}
         table = Table(frozen, answers_of({c: a.task for c, a in self.targets.items()}, cells))
@@ -133,6 +142,21 @@ class Trainer:
             raise UsageError(f"--augment {absent[0]}: its encoder is not trained", f"add --finetune {absent[0]}")
         return lives
 
+    def _judge(self, lives: Sequence[Live]) -> int:
+        """The exit code: are there more rows with a bad cell than --max-bad?"""
+        bad = set[int]()
+        if self.opened.to_extract:
+            for name in self.opened.frozen:
+                bad |= {row for row, s in enumerate(self.opened.statuses(name)) if s not in ("ok", "missing")}
+        for live in lives:
+            bad |= {self.learning[i] for i, s in enumerate(live.store.statuses) if s not in ("ok", "missing")}
+        allowed = self.settings.extraction.max_bad
+        if len(bad) <= parse_max_bad(allowed)(len(self.opened.ids)):
+            return 0
+        console.error(f"{len(bad)} of {len(self.opened.ids)} rows have a bad cell, more than --max-bad {allowed}",
+                      "the model is trained all the same; mend the cells and run again, or raise --max-bad")
+        return TOO_MANY_BAD
+
     def _workers(self) -> int:
         said = self.settings.extraction.workers
         return default_workers(len(self.learning)) if said is None else said
@@ -177,14 +201,16 @@ class Trainer:
         learning, split = self.learning, self.split
         everyone = list(range(len(learning)))
         groups = self._groups(learning)
+        members = len(learning) if groups is None else len(set(groups))
         k = self.settings.folds
         if k is None and split.val and (not solved or len(learning) > FOLD_ROWS):
             val = set(split.val)
             fit = [i for i in everyone if learning[i] not in val]
             return [(fit, [i for i in everyone if learning[i] in val])], f"{len(val)} validation rows"
         if k is None and solved and len(learning) <= FOLD_ROWS:
-            k = min(INNER_FOLDS, len(learning) if groups is None else len(set(groups)))
-        parts = splits.folds(everyone, self._strata(learning), groups, k or splits.VAL_SHARE, self.settings.seed)
+            k = max(2, min(INNER_FOLDS, members))
+        parts = splits.folds(everyone, self._strata(learning), groups, k or max(2, min(splits.VAL_SHARE, members)),
+                             self.settings.seed)
         held = parts if k else parts[:1]
         how = f"out of fold, {k} folds" if k else f"{len(parts[0])} validation rows, made"
         return [([i for i in everyone if i not in out], part) for part in held for out in [set(part)]], how
@@ -197,7 +223,10 @@ class Trainer:
             for part in fitted.parts:
                 heads.append(next(h for h in part.network.heads() if h.column == column))
                 data, at = part.held.of(column, range(len(part.rows)))
-                held.append((data, [part.rows[i] for i in at]))
+                there = torch.stack([t.present for t in data.inputs.values()]).any(0).nonzero().flatten().tolist()
+                held.append((data.rows(there), [part.rows[at[i]] for i in there]))  # without an input nothing is predicted
+            if not any(own for _, own in held):
+                console.warn(f"no held-out row has a {column}: what the model is worth there is not known")
             final = next(h for h in fitted.network.heads() if h.column == column).task
             truth = {i: cell for i, cell in enumerate(cells[column]) if cell is not None}
             found[column], temperatures[column] = measure.on_held(heads, held, truth, self.settings.seed, final, patterns)

@@ -129,7 +129,30 @@ def test_like_repeats_a_run_to_the_byte_and_takes_what_is_said_instead(mmtool: C
     assert first.read_bytes() == same.read_bytes()
     assert mmtool("train", data, "-o", other, "--like", first, "--seed", "4", "-t", "xor").code == 0
     assert set(header(other)["tasks"]) == {"xor"}
+    assert header(other)["tasks"]["xor"]["options"]["label_smoothing"] == 0  # it belonged to the targets that were replaced
     assert (header(other)["recipe"]["seed"], header(other)["hidden"]) == (4, [6])
+
+
+@pytest.mark.parametrize("told", [("-t", "xor", "-t", "label", "-f", "gated", "--epochs", "2"),
+                                  ("-t", "sum", "-t", "label", "--optimizer", "adamw", "--epochs", "2", "--folds", "3"),
+                                  ("-t", "label", "--bundle")])
+def test_like_repeats_whatever_the_order_and_the_bundle(mmtool: Callable, tmp_path: Path, told: tuple[str, ...]) -> None:
+    data, first, same = table(tmp_path), tmp_path / "first.safetensors", tmp_path / "same.safetensors"
+    assert mmtool("train", data, "-o", first, "-e", "b=tiny-letters", "-e", "a=tiny-tied", *told).code == 0
+    ran = mmtool("train", data, "-o", same, "--like", first)
+    assert ran.code == 0, ran.err
+    assert first.read_bytes() == same.read_bytes()
+
+
+def test_options_of_targets_that_are_said_count_with_like(mmtool: Callable, tmp_path: Path) -> None:
+    data, first, other = table(tmp_path), tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    assert mmtool("train", data, "-o", first, *LETTERS, "-t", "label", "--label-smoothing", "0.1").code == 0
+    assert mmtool("train", data, "-o", other, "--like", first, "-t", "xor", "--label-smoothing", "0.3").code == 0
+    assert header(other)["tasks"]["xor"]["options"]["label_smoothing"] == 0.3
+    assert mmtool("train", data, "-o", other, "--like", first, "--label-smoothing", "0.3").code == 0
+    assert header(other)["tasks"]["label"]["options"]["label_smoothing"] == 0.3
+    ran = mmtool("train", data, "-o", other, "--like", first, "-t", "sum=regress")  # which knows no label smoothing
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize(("told", "fact"), [

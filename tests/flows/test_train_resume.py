@@ -118,3 +118,33 @@ def test_another_command_does_not_take_what_was_left(mmtool: Callable, tmp_path:
     assert ran.code == 1
     assert "in the way" in ran.err
     assert (tmp_path / "n.safetensors.partial/mine.txt").exists()
+
+
+@pytest.mark.parametrize(("told", "going_on"), [
+    (("-t", "number=classify", "--device", "auto", "--workers", "0", "--no-cache", "--max-bad", "9"), True),
+    (("-t", "number", "--task", "classify", "--device", "cpu"), True),
+    (("-t", "number", "--task", "regress"), False),
+    (("-t", "number=classify,label_smoothing=0.1"), False),
+    (("-t", "number=classify"), None)])
+def test_only_what_changes_the_model_makes_it_start_anew(mmtool: Callable, tmp_path: Path, told: tuple[str, ...],
+                                                         going_on: bool | None,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    import mmtool_tiny
+
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data, model, keep = table(tmp_path, 100), tmp_path / "m.safetensors", Keeper.keep
+
+    def keep_and_die(self: Keeper, *arguments: object) -> None:
+        keep(self, *arguments)  # type: ignore[arg-type]
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Keeper, "keep", keep_and_die)
+        mmtool("train", data, "-o", model, *LEARNED, "-t", "number=classify", "--device", "cpu")
+    if going_on is None:
+        monkeypatch.setattr(mmtool_tiny.Letters, "revision", 2)  # another version of the encoder was installed in between
+    ran = mmtool("train", data, "-o", model, *LEARNED, *told)
+    assert ran.code == 0, ran.err
+    assert ("going on" in ran.err) is bool(going_on)
+    assert ("starting anew" in ran.err) is not bool(going_on)

@@ -1,0 +1,137 @@
+"""Odd data and odd wishes, through `train` and `eval`."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flows.made import LETTERS, metrics, table, write
+
+from mmtool.model import read_header as header
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_manifest_on_stdin_trains_and_scores_as_a_file_does(mmtool: Callable, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    data = table(tmp_path)
+
+    def piped(*arguments: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data.read_bytes())))
+            ran = mmtool(*arguments, "--workers", 0)  # forked readers would want a real stdin to close
+        assert ran.code == 0, ran.err
+
+    piped("train", "-", "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS)
+    assert mmtool("train", data, "-t", "label", "-o", tmp_path / "n.safetensors", *LETTERS).code == 0
+    assert (tmp_path / "m.safetensors").read_bytes() == (tmp_path / "n.safetensors").read_bytes()
+    piped("eval", tmp_path / "m.safetensors", "-", "-o", tmp_path / "r")
+    assert metrics(tmp_path / "r")["rows"] == 30
+
+
+@pytest.mark.parametrize("inputs", [("-e", "a=tiny-letters"), ("-e", "a=tiny-learned", "--epochs", "1"),
+                                    ("-e", "a=tiny-learned", "-e", "b=tiny-letters", "--epochs", "1")])
+def test_bad_cells_of_any_encoder_count_against_max_bad(mmtool: Callable, tmp_path: Path, inputs: tuple[str, ...]) -> None:
+    rows = read(table(tmp_path))
+    for row in rows[1:9:4]:  # val
+        row["a"] = "half of a pair \ud800"
+    data, model = write(tmp_path / "bad.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-o", model, *inputs)
+    assert ran.code == 3, ran.err
+    assert "2 of 120 rows have a bad cell, more than --max-bad 1%" in ran.err
+    assert model.exists()
+    assert mmtool("train", data, "-t", "label", "-o", model, *inputs, "--max-bad", "2").code == 0
+    ran = mmtool("train", data, "-t", "label", "-o", model, *inputs, "--max-bad", "few")
+    assert ran.code == 2
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_in_the_place_of_the_model_is_seen_before_any_work(mmtool: Callable, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").mkdir()
+    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS)
+    assert ran.code == 1
+    assert "is a folder" in ran.err
+    assert "solved" not in ran.err
+
+
+def test_a_model_that_cannot_be_written_keeps_what_was_learned(mmtool: Callable, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmtool import files
+
+    data, model, write_bytes = table(tmp_path), tmp_path / "m.safetensors", files.write_bytes
+
+    def full(path: Path, content: bytes) -> str:
+        if path == model:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_bytes", full)
+        ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-learned", "--epochs", "2")
+    assert (ran.code, "No space left" in ran.err) == (1, True), ran.err
+    assert (tmp_path / "m.safetensors.partial").is_dir()
+    ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-learned", "--epochs", "2")
+    assert (ran.code, "going on" in ran.err) == (0, True), ran.err
+
+
+@pytest.mark.parametrize("fusion", ["late", "concat", "gated"])
+def test_an_input_that_one_row_has_is_missing_in_the_others(mmtool: Callable, tmp_path: Path, fusion: str) -> None:
+    rows = read(table(tmp_path))
+    for number, row in enumerate(rows):
+        row["b"] = row["b"] if number == 2 else ""
+    data, model = write(tmp_path / "one.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-o", model, *LETTERS, "-f", fusion, "--epochs", "30", "--lr", "0.05")
+    assert ran.code == 0, ran.err
+    assert header(model)["metrics"]["by_inputs"]["a"]["accuracy"]["value"] > 0.95
+
+
+@pytest.mark.parametrize("told", [(), ("-f", "gated"), ("-f", "late"), ("-f", "late", "--optimizer", "adam")])
+@pytest.mark.parametrize("target", ["tags", "other", "sum"])
+def test_a_target_without_a_held_out_row_is_learned_all_the_same(mmtool: Callable, tmp_path: Path, told: tuple[str, ...],
+                                                                 target: str) -> None:
+    rows = read(table(tmp_path))
+    for row in rows:
+        row[target] = row[target] if row["split"] == "train" else ""
+    data, model = write(tmp_path / "val.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "xor", "-t", target, "-o", model, *LETTERS, *told, "--epochs", "2")
+    assert ran.code == 0, ran.err
+    assert (f"no held-out row has a {target}" in ran.err) is ("gated" in told or "adam" in told)  # the others have folds
+    assert set(json.loads(mmtool("predict", "-m", model, "--input", "a=a", "--json").out)["targets"]) == {"xor", target}
+
+
+def test_a_target_that_only_one_fold_knows(mmtool: Callable, tmp_path: Path) -> None:
+    rows = read(table(tmp_path, 40, split=False))
+    for number, row in enumerate(rows):
+        row["sum"] = row["sum"] if number // 4 == 1 else ""
+    data, model = write(tmp_path / "fold.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-t", "sum=regress", "-o", model, *LETTERS, "--folds", "4", "--group", "group")
+    assert ran.code == 0, ran.err
+    assert {"label", "sum"} == set(header(model)["metrics"]["overall"])
+
+
+def test_one_group_cannot_be_parted(mmtool: Callable, tmp_path: Path) -> None:
+    rows = [{**row, "group": "g"} for row in read(table(tmp_path))]
+    data = write(tmp_path / "group.jsonl", rows)
+    ran = mmtool("train", data, "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS, "--group", "group")
+    assert (ran.code, "1 groups cannot be parted" in ran.err) == (1, True), ran.err
+
+
+@pytest.mark.parametrize("told", [("-f", "late"), ("-e", "a=tiny-learned", "--epochs", "2")])
+def test_rows_without_an_input_are_not_measured_as_eval_does_not(mmtool: Callable, tmp_path: Path,
+                                                                 told: tuple[str, ...]) -> None:
+    rows = read(table(tmp_path))
+    for row in rows[1::8]:
+        row["a"] = ""
+    data, model = write(tmp_path / "none.jsonl", rows), tmp_path / "m.safetensors"
+    told = told if "-e" in told else ("-e", "a=tiny-letters", "--optimizer", "adam", "--epochs", "2", *told)
+    assert mmtool("train", data, "-t", "label", "-o", model, *told).code == 0
+    val = write(tmp_path / "val.jsonl", [{**row, "split": "test"} for row in rows if row["split"] == "val"])
+    assert mmtool("eval", model, val, "-o", tmp_path / "r").code == 0
+    assert metrics(tmp_path / "r")["overall"] == header(model)["metrics"]["overall"]
