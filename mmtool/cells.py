@@ -91,7 +91,11 @@ def decode(content: Any, source: Source, encoder: Encoder) -> Any:
 
 def prepare(content: Any, source: Source, encoder: Encoder) -> Tensor:
     """Content -> prepared cell `[L, ...]`, L > 0. Raises CellError, also for what `prepare` itself raises."""
-    decoded = decode(content, source, encoder)
+    return prepare_decoded(decode(content, source, encoder), encoder)
+
+
+def prepare_decoded(decoded: Any, encoder: Encoder) -> Tensor:
+    """The second half of `prepare`."""
     try:
         prepared = encoder.prepare(decoded)
     except CellError:

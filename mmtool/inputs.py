@@ -20,8 +20,8 @@ NEVER_INPUTS = ("id", "split")
 STARTER = "mmtool's plugins/mmtool-starter brings one"
 SAMPLE_ROWS = 1000
 LONGEST_NAME = 80
-RESERVED = ("features.json", "rows.parquet", "errors.jsonl")
-"""Files of a features folder, in which each input has a folder of its own."""
+RESERVED = ("features.json", "rows.parquet", "errors.jsonl", "fused")
+"""Files of a features folder, in which each input has a folder of its own, and the one input of fused features."""
 
 
 @dataclass(frozen=True)

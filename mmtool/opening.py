@@ -177,8 +177,7 @@ def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], li
         fits, random = built.encoder.needs_fit(), not built.encoder.pretrained
         if finetune and (built.encoder.weights_sha256 or not any(p.requires_grad for p in built.encoder.parameters())) \
                 and not fits:
-            raise MMToolError(f"input {item.name!r}: encoder {built.spec} has no weights that PyTorch could train",
-                              f"leave --finetune {item.name} out, or take another encoder")
+            raise no_weights(item.name, built)
         if fits or finetune or (random and not settings.extraction.allow_random):
             if len(item.columns) > 1 and built.encoder.modality != "table":
                 raise UsageError(f"encoder {built.name!r} reads one column, not {len(item.columns)}",
@@ -189,6 +188,12 @@ def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], li
         encoders.append([item.name, item.columns, built.name, built.package, encoding.plain_options(built.options),
                          built.encoder.revision, encoding.source_sha256(built.encoder)])
     return wanted, frozen, encoders
+
+
+def no_weights(name: str, built: Built) -> MMToolError:
+    """What is wrong where such an encoder is to be fine-tuned."""
+    return MMToolError(f"input {name!r}: encoder {built.spec} has no weights that PyTorch could train",
+                       f"leave --finetune {name} out, or take another encoder")
 
 
 def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:

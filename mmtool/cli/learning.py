@@ -9,6 +9,7 @@ import typer
 
 from mmtool import console
 from mmtool.cli import options as opt
+from mmtool.errors import UsageError
 
 
 def train(
@@ -70,6 +71,8 @@ def train(
     from mmtool.settings import like as settings_like
     from mmtool.train import train
 
+    if weights and like is None and not bundle:
+        raise UsageError("--weights belongs to --like or --bundle", "with -e, write -e photo=timm:resnet18,weights=FILE")
     told = {"label_smoothing": label_smoothing, "class_weights": class_weights}
     numbers = {"batch_size" if k == "batch_rows" else k: v for k, v in context.params.items()}
     settings = Settings(

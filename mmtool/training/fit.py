@@ -121,8 +121,8 @@ class Run:
         for column, found in strengths.items():
             of = f"{column}: " if len(strengths) > 1 else ""
             console.say(f"{of}solved by L-BFGS; L2 strength {exact.describe(found)}, chosen on {how}")
-        if self.settings.given:
-            console.warn(f"nothing was descended, so {', '.join(sorted(self.settings.given))} changed nothing "
+        if told := sorted([*self.settings.given, *(["tensorboard"] if self.settings.tensorboard else [])]):
+            console.warn(f"nothing was descended, so {', '.join(told)} changed nothing "
                          "(--optimizer adamw descends)")
         fitted = [Fitted(network, encoders, _held(part), part.held)
                   for network, (part, encoders) in zip(networks, parts, strict=True)]

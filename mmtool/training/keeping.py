@@ -103,7 +103,11 @@ class Place:
             yield
             return
 
+        owner = os.getpid()
+
         def asked(number: int, frame: object) -> None:
+            if os.getpid() != owner:  # a loader process, which the training ends
+                return
             if self.stop.is_set():
                 raise KeyboardInterrupt
             self.stop.set()

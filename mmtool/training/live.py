@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from mmtool import cells, encoding, plugins
 from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
 from mmtool.engine import Engine
+from mmtool.errors import MMToolError
 from mmtool.inputs import Input
 from mmtool.media.augment import Policy
 from mmtool.training.cellstore import CellStore
@@ -49,6 +51,9 @@ class Live:
             return copy.deepcopy(self.built.encoder)
         plugin = plugins.find(self.built.name)
         fresh = encoding.from_options(plugin, plugins.load(plugin), self.built.options, seed=self.seed, load=True).encoder
+        if not any(self.store.statuses[row] == "ok" for row in rows):
+            raise MMToolError(f"input {self.name!r} has no usable cell in the {len(rows)} rows of one part, and encoder "
+                              f"{self.built.name!r} learns from them", "leave it out, or have fewer parts with --folds")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             fresh.fit(self.store.cells(rows))
@@ -76,8 +81,7 @@ def cell_of(live: Live, encoder: Encoder, row: int, epoch: int | None) -> Tensor
         cell = live.store.decoded(row)
         if live.augment is not None and epoch is not None:
             cell = live.augment.apply(cell, live.seed, epoch, row)
-        prepared = encoder.prepare(cell)
-        return prepared if len(prepared) else None
+        return cells.prepare_decoded(cell, encoder)
     except CellError:  # not with these fitted pieces or columns
         return None
 
@@ -106,10 +110,28 @@ class Prepared:
         mask = torch.zeros(self.rows, dtype=torch.bool, device=device)
         if self.x is None:
             return Tokens.pooled(values, mask)
-        tokens = encoder(self.x.to(device, non_blocking=True), self.lengths.to(device))
+        tokens = _forward(encoder, self.x.to(device, non_blocking=True), self.lengths.to(device))
         pooled = encoder.pool(tokens).to(values.dtype)  # [n, width]
         at = self.at.to(device)
         return Tokens.pooled(values.index_copy(0, at, pooled), mask.index_fill(0, at, True))
+
+
+def _forward(encoder: Encoder, x: Tensor, lengths: Tensor) -> Tokens:
+    """The tokens of a batch. A single cell has no variance for batch norms: they then use what they have gathered so far."""
+    try:
+        tokens: Tokens = encoder(x, lengths)
+    except ValueError:
+        norms = [m for m in encoder.modules() if isinstance(m, _BatchNorm) and m.training]
+        if len(x) > 1 or not norms:
+            raise
+        for norm in norms:
+            norm.eval()
+        try:
+            tokens = encoder(x, lengths)
+        finally:
+            for norm in norms:
+                norm.train()
+    return tokens
 
 
 @dataclass
@@ -125,6 +147,14 @@ class Feed(Dataset[Any]):
         return {live.name: Prepared.of([cell_of(live, self.encoders[live.name], row, epoch) for row in rows])
                 for live in self.lives}
 
+    def _alone(self, key: tuple[int | None, list[int]]) -> dict[str, Prepared]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a loader process, so that the bits are the same
+        try:
+            return self[key]
+        finally:
+            torch.set_num_threads(threads)
+
     @cached_property
     def lengths(self) -> Tensor:
         """How long the cells of each row are together, `[N]`: rows of a length make batches with little padding."""
@@ -136,19 +166,16 @@ class Feed(Dataset[Any]):
         keys = [(epoch, list(rows)) for rows in batches]
         cheap = all(live.store.prepared or live.store.source.modality in ("text", "table") for live in self.lives)
         if not self.workers or cheap or len(keys) < 2:
-            return (self[key] for key in keys)
+            return (self._alone(key) for key in keys)
         return iter(DataLoader(self, sampler=keys, batch_size=None, num_workers=self.workers))
 
 
 def width_of(live: Live, encoder: Encoder) -> int:
     """Width of the pooled feature, found with one cell."""
-    row = live.store.statuses.index("ok")
-    cell = next(c for r in range(row, len(live.store.statuses)) if (c := cell_of(live, encoder, r, None)) is not None)
+    cell = next((c for row in range(len(live.store.statuses)) if (c := cell_of(live, encoder, row, None)) is not None), None)
+    if cell is None:
+        raise MMToolError(f"input {live.name!r}: encoder {live.built.spec} can use no cell of the training rows",
+                          "leave it out, or check its column")
     x, lengths = pad([cell])
     with torch.inference_mode():
         return int(encoder.pool(encoder(x, lengths)).shape[1])
-
-
-def source_of(built: Built, base: Any, limits: Any) -> cells.Source:
-    """How the cells of an encoder are read."""
-    return cells.Source(built.encoder.modality, base, limits)

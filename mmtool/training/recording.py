@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,9 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
         else:
             weights.pop(live.name, None)
     if asked.bundle:
-        for name, state in _bundled(trainer, {n: e for n, e in entries.items() if n not in weights}, assets).items():
+        built = {live.name: replace(live.built, encoder=fitted.encoders[live.name]) for live in lives}
+        rest = {n: e for n, e in entries.items() if n not in weights}
+        for name, state in _bundled(trainer, rest, assets, built).items():
             weights[name] = state
             entries[name] = {**entries[name], "weights": "bundled"}
     columns = opening.hashed_columns(entries, list(trainer.targets))
@@ -73,13 +76,13 @@ def _entry(live: Live, encoder: Encoder, dim: int) -> dict[str, Any]:
     return {**reading.header(dim, "float32"), "weights": "trained" if live.trained else "package"}
 
 
-def _bundled(trainer: Trainer, entries: dict[str, dict[str, Any]],
-             assets: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """The weights of frozen encoders. Raises MMToolError for those that are not PyTorch's."""
+def _bundled(trainer: Trainer, entries: dict[str, dict[str, Any]], assets: dict[str, dict[str, Tensor]],
+             lives: dict[str, Built]) -> dict[str, dict[str, Tensor]]:
+    """The weights of frozen encoders; `lives` are fitted already. Raises MMToolError for those that are not PyTorch's."""
     texts = {item.name: item.encoder for item in trainer.opened.to_extract}
-    texts |= {wanted.item.name: wanted.item.encoder for wanted in trainer.opened.wanted}
     seed, found = trainer.settings.seed, {}
-    built = {name: encoding.build(texts[name], seed=seed) for name in entries if name in texts}
+    built = {name: lives[name] if name in lives else encoding.build(texts[name], seed=seed)
+             for name in entries if name in lives or name in texts}
     if rest := {n: e for n, e in entries.items() if n not in built}:
         nothing = Manifest("the features", Path(), (), lambda: iter(()))
         columns = [c for entry in rest.values() for c in entry["columns"]]

@@ -133,8 +133,11 @@ class Trainer:
             if bad:
                 console.warn(f"input {item.name!r}: {len(bad)} of {len(raws)} cells are bad and left out; the first: {bad[0]}")
             live = Live(item, wanted.built, store, True, self.settings.seed, policy)
-            if live.fitted and not wanted.finetune:
-                live.trained = not live.encoder(range(len(self.learning))).pretrained
+            if live.fitted:
+                fitted = live.encoder(range(len(self.learning)))
+                if wanted.finetune and not any(p.requires_grad for p in fitted.parameters()):
+                    raise opening.no_weights(item.name, wanted.built)
+                live.trained = wanted.finetune or not fitted.pretrained
             lives.append(live)
             if policy is not None and not live.trained:
                 raise UsageError(f"--augment {item.name}: its encoder is not trained", f"add --finetune {item.name}")

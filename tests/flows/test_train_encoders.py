@@ -116,6 +116,14 @@ def test_a_bundled_model_needs_no_weights_of_its_encoders(mmtool: Callable, tmp_
     assert "weights in this file" in mmtool("info", tmp_path / "bundle.safetensors").out
 
 
+def test_a_bundle_holds_encoders_as_they_were_fitted(mmtool: Callable, tmp_path: Path) -> None:
+    data, model = table(tmp_path), tmp_path / "m.safetensors"
+    assert mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-letters", "-e", "b=tiny-sized", "--bundle").code == 0
+    assert load_file(model)["weights/b/ones"].shape == (90,)
+    ran = mmtool("predict", "-m", model, "--input", "a=z", "--input", "b=z", "--json")
+    assert json.loads(ran.out)["inputs"] == ["a", "b"], ran.err
+
+
 def test_like_repeats_a_run_to_the_byte_and_takes_what_is_said_instead(mmtool: Callable, tmp_path: Path) -> None:
     data = table(tmp_path, missing=0.1)
     first, same, other = (tmp_path / f"{n}.safetensors" for n in ("first", "same", "other"))
@@ -159,6 +167,8 @@ def test_options_of_targets_that_are_said_count_with_like(mmtool: Callable, tmp_
     (("--finetune", "c"), "no such input"),
     (("--finetune", "a"), "no weights that PyTorch could train"),
     (("--augment", "a=drop"), "its encoder is not trained"),
+    (("-e", "n@number+colour=table", "--finetune", "n"), "no weights that PyTorch could train"),
+    (("--weights", "a=pyproject.toml"), "--weights belongs to"),
     (("--dense", "x"), "no list of widths"),
     (("--schedule", "sometimes"), "is not known"),
     (("--precision", "fp16"), "needs a GPU"),
@@ -173,8 +183,9 @@ def test_what_means_nothing_is_refused_before_any_work(mmtool: Callable, tmp_pat
 
 
 def test_options_of_a_descent_that_change_nothing_are_named(mmtool: Callable, tmp_path: Path) -> None:
-    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS, "--lr", "0.1")
-    assert "nothing was descended, so lr changed nothing" in ran.err
+    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS, "--lr", "0.1",
+                 "--tensorboard", tmp_path / "board")
+    assert "nothing was descended, so lr, tensorboard changed nothing" in ran.err
 
 
 def test_a_loss_that_is_no_number_names_rows(mmtool: Callable, tmp_path: Path) -> None:

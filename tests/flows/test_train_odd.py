@@ -135,3 +135,65 @@ def test_rows_without_an_input_are_not_measured_as_eval_does_not(mmtool: Callabl
     val = write(tmp_path / "val.jsonl", [{**row, "split": "test"} for row in rows if row["split"] == "val"])
     assert mmtool("eval", model, val, "-o", tmp_path / "r").code == 0
     assert metrics(tmp_path / "r")["overall"] == header(model)["metrics"]["overall"]
+
+
+def test_batch_norm_bears_a_batch_with_one_cell(mmtool: Callable, tmp_path: Path) -> None:
+    rows = read(table(tmp_path))
+    for number, row in enumerate(rows):
+        row["b"] = row["b"] if number % 3 == 0 else ""
+    data, model = write(tmp_path / "few.jsonl", rows), tmp_path / "m.safetensors"
+    ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-letters", "-e", "b=tiny-normed", "--epochs", "2",
+                 "--batch-rows", "3")
+    assert ran.code == 0, ran.err
+
+
+def test_an_error_of_prepare_costs_the_cell_and_nothing_else(mmtool: Callable, tmp_path: Path) -> None:
+    rows = read(table(tmp_path))
+    for row in rows[1:20]:
+        row["a"] = "surprise"
+    data, told = write(tmp_path / "surprise.jsonl", rows), ("-e", "a=tiny-normed", "-e", "b=tiny-letters", "--epochs", "2")
+    for more in ((), ("--augment", "a=drop")):
+        ran = mmtool("train", data, "-t", "label", "-o", tmp_path / "m.safetensors", *told, *more, "--max-bad", "50%")
+        assert ran.code == 0, ran.err
+    for row in rows:
+        row["a"] = "surprise"
+    ran = mmtool("train", write(data, rows), "-t", "label", "-o", tmp_path / "m.safetensors", *told, "--augment", "a=drop")
+    assert (ran.code, "can use no cell" in ran.err) == (1, True), ran.err
+
+
+def test_an_encoder_that_a_part_cannot_fit_is_named(mmtool: Callable, tmp_path: Path) -> None:
+    rows = read(table(tmp_path))
+    for number, row in enumerate(rows):
+        row["number"] = row["number"] if number == 2 else ""
+    ran = mmtool("train", write(tmp_path / "one.jsonl", rows), "-t", "label", "-o", tmp_path / "m.safetensors", "-e",
+                 "a=tiny-letters", "-e", "number=table")
+    assert (ran.code, "input 'number' has no usable cell" in ran.err) == (1, True), ran.err
+
+
+def test_cells_are_prepared_on_one_thread_as_in_a_loader_process(mmtool: Callable, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    import mmtool_tiny
+    import torch
+
+    seen, prepare = [], mmtool_tiny.Learned.prepare
+
+    def noted(self: object, cell: str) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return prepare(self, cell)
+
+    monkeypatch.setattr(mmtool_tiny.Learned, "prepare", noted)
+    torch.set_num_threads(2)
+    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", "-e", "a=tiny-learned",
+                 "--epochs", "1", "--augment", "a=drop", "--workers", "0")
+    assert ran.code == 0, ran.err
+    assert set(seen[1:]) == {1}  # the first looks for the width
+
+
+def test_a_column_may_be_called_fused(mmtool: Callable, tmp_path: Path) -> None:
+    data = write(tmp_path / "fused.jsonl", [{**row, "fused": row["a"]} for row in read(table(tmp_path))])
+    assert mmtool("extract", data, "-o", tmp_path / "f", "-e", "fused=tiny-letters").code == 0
+    assert mmtool("train", tmp_path / "f", "-t", "label", "-o", tmp_path / "m.safetensors").code == 0
+    for name in (tmp_path / "f", data):
+        ran = mmtool("eval", tmp_path / "m.safetensors", name, "-o", tmp_path / "r")
+        assert ran.code == 0, ran.err
+    assert mmtool("predict", tmp_path / "f", "-m", tmp_path / "m.safetensors").code == 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flows.made import LETTERS, table
+from flows.made import LETTERS, table, write
 
 from mmtool.training.keeping import Keeper
 
@@ -148,3 +148,28 @@ def test_only_what_changes_the_model_makes_it_start_anew(mmtool: Callable, tmp_p
     assert ran.code == 0, ran.err
     assert ("going on" in ran.err) is bool(going_on)
     assert ("starting anew" in ran.err) is not bool(going_on)
+
+
+def test_ctrl_c_reaches_loader_processes_too_and_is_told_once(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = []
+    for number in range(80):
+        Image.new("RGB", (64, 64), (number, 255 * (number % 2), 0)).save(tmp_path / f"{number}.png")
+        rows.append({"photo": f"{number}.png", "label": "ab"[number % 2]})
+    data = write(tmp_path / "pictures.jsonl", rows)
+    command = [sys.executable, "-m", "mmtool", "train", str(data), "-t", "label", "-o", str(tmp_path / "m.safetensors"),
+               "-e", "photo=image-cnn:width=4", "--augment", "photo=flip", "--workers", "2", "--epochs", "500",
+               "--patience", "500", "--batch-rows", "16"]
+    environment = {**os.environ, "MMTOOL_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
+    state = tmp_path / "m.safetensors.partial" / "part-0.safetensors"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          start_new_session=True) as process:
+        while not state.exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert err.count(b"ending after this step") == 1
+    assert b"Traceback" not in err

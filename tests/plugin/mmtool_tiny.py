@@ -165,3 +165,39 @@ class Counted(Letters):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         return Tokens.pooled(torch.full((len(x), 1), float(self.count)))
+
+
+class Sized(Counted):
+    """Pretrained weights whose number is known only after `fit`; the feature is their sum."""
+
+    def build(self) -> None:
+        self.ones = torch.nn.Parameter(torch.ones(self.count))
+
+    def fit(self, cells: Iterable[Any]) -> None:
+        super().fit(cells)
+        self.build()
+
+    def set_assets(self, assets: dict[str, Tensor]) -> None:
+        super().set_assets(assets)
+        self.build()
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
+        return Tokens.pooled(self.ones.sum().expand(len(x), 1))
+
+
+class Normed(Letters):
+    """A batch norm over single values, with random weights; the word "surprise" surprises it."""
+
+    pretrained = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(2)
+
+    def prepare(self, cell: str) -> Tensor:
+        if "surprise" in cell:
+            raise ZeroDivisionError(cell)
+        return super().prepare(cell)[:1]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
+        return Tokens.pooled(self.norm(x[:, 0]))
