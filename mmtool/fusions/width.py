@@ -12,15 +12,18 @@ LARGEST = 256
 
 
 class CommonWidth(nn.Module):
-    """Pools each input and projects it to one width; without a parameter where all have that width already."""
+    """Pools each input and projects it to one width; without a parameter where all have that width already.
 
-    def __init__(self, dims: dict[str, int], dim: int | None) -> None:
+    `always`: with a layer each, whatever their widths.
+    """
+
+    def __init__(self, dims: dict[str, int], dim: int | None, *, always: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.names = sorted(dims)
         widths = set(dims.values())
         self.dim = dim or (max(widths) if len(widths) == 1 else min(LARGEST, max(widths)))
-        self.layers = nn.ModuleList(nn.Identity() if widths == {self.dim} else nn.Linear(dims[n], self.dim)
-                                    for n in self.names)
+        same = widths == {self.dim} and not always
+        self.layers = nn.ModuleList(nn.Identity() if same else nn.Linear(dims[n], self.dim, bias) for n in self.names)
 
     def forward(self, inputs: dict[str, Tokens]) -> tuple[Tensor, Tensor]:
         """Tokens of every input -> `x [B, M, dim]`, zero where an input is missing, and `present [B, M]`."""
