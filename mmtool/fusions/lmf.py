@@ -13,8 +13,8 @@ from mmtool.fusions.width import CommonWidth
 class Lmf(Fusion):
     """h = Σ_r w_r Π_i W_i^r [x_i; 1]: a product over inputs in each of `rank` ranks, and their weighted sum.
 
-    A missing input leaves what its 1 contributes. These constants begin at 1, so that the inputs are heard singly and in
-    products from the start. Weights grow with the sum of the widths, not with their product as in `tensor`.
+    A missing input is left out of the product. What the 1s are multiplied with begins at 1, so that inputs are heard
+    singly, too, from the start. Weights grow with the sum of the widths, not with their product as in `tensor`.
     Raises UsageError for options out of range.
     Paper: LMF (Liu et al., 2018, arXiv:1806.00064).
     """
@@ -27,12 +27,12 @@ class Lmf(Fusion):
         within("lmf", "dim", dim, 1, 1024)
         within("lmf", "dropout", dropout, 0, 0.99)
         self.dim, self.rank = dim, rank
-        self.factors = CommonWidth(dims, rank * dim, always=True, bias=False)
-        self.ones = nn.Parameter(torch.ones(len(dims) * rank * dim))  # flat, as biases are: weight decay leaves those alone
+        self.factors = CommonWidth(dims, rank * dim, always=True, ones=True)
         self.weight = nn.Parameter(torch.full((rank, 1), rank**-0.5))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:
-        x, present = self.factors(inputs)  # [B, M, rank * dim], zero where missing
-        h = (self.dropout(x) + self.ones.view(x.shape[1:])).prod(1).view(-1, self.rank, self.dim)  # [B, rank, dim]
+        x, present = self.factors(inputs)  # [B, M, rank * dim]
+        h = x.masked_fill(~present.unsqueeze(-1), 1).prod(1)  # [B, rank * dim]
+        h = self.dropout(h).view(-1, self.rank, self.dim)
         return Tokens.pooled((self.weight * h).sum(1), present.any(1))

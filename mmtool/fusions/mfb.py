@@ -16,7 +16,8 @@ class Mfb(Fusion):
     """z = SumPool_k(U x ∘ V y), its signed square root, and that scaled to length √dim (length 1 in the paper).
 
     `factors` is the paper's k. More than two inputs: the product runs over all of them, which makes it a sum of `factors`
-    multilinear forms; a missing one is left out of the product. Raises UsageError for options out of range.
+    multilinear forms; a missing one is left out of the product. Biases begin at 1, so that inputs are heard singly, too,
+    from the start. Raises UsageError for options out of range.
     Paper: MFB (Yu et al., 2017, arXiv:1708.01471).
     """
 
@@ -28,7 +29,7 @@ class Mfb(Fusion):
         within("mfb", "dim", dim, 1, 1024)
         within("mfb", "dropout", dropout, 0, 0.99)
         self.dim, self.factors = dim, factors
-        self.project = CommonWidth(dims, dim * factors, always=True)
+        self.project = CommonWidth(dims, dim * factors, always=True, ones=True)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:

@@ -7,15 +7,15 @@ from torch import nn
 
 from mmtool.api import Fusion, Tokens
 from mmtool.fusions.options import within
-from mmtool.fusions.width import CommonWidth
+from mmtool.fusions.width import CommonWidth, linear_from_ones
 
 
 class Mutan(Fusion):
     """z = Σ_r Π_i M_i^r tanh(W_i x_i): inputs in `width`, then products over inputs in `dim`, summed over `rank` of them.
 
     The paper's last matrix is the head. More than two inputs: the product runs over all of them, that is a Tucker core of
-    as many modes, with slices of the same rank; a missing one is left out of the product.
-    Raises UsageError for options out of range.
+    as many modes, with slices of the same rank; a missing one is left out of the product. Biases of M begin at 1, so that
+    inputs are heard singly, too, from the start. Raises UsageError for options out of range.
     Paper: MUTAN (Ben-younes et al., 2017, arXiv:1705.06676).
     """
 
@@ -29,7 +29,7 @@ class Mutan(Fusion):
         within("mutan", "dropout", dropout, 0, 0.99)
         self.dim, self.rank = dim, rank
         self.project = CommonWidth(dims, width, always=True)
-        self.slices = nn.ModuleList(nn.Linear(width, rank * dim) for _ in dims)
+        self.slices = nn.ModuleList(linear_from_ones(width, rank * dim) for _ in dims)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:

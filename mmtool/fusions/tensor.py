@@ -14,9 +14,10 @@ LARGEST = 16_384
 
 
 class TensorFusion(Fusion):
-    """[z_1; 1] ⊗ ... ⊗ [z_M; 1] with z_i = tanh(W_i x_i) of `width`, then a dense layer with ReLU to `dim`.
+    """[z_1; c] ⊗ ... ⊗ [z_M; c] with z_i = tanh(W_i x_i) of `width`, then a dense layer with ReLU to `dim`.
 
-    A missing input is z = 0, so that all products without it remain. By default the width is 16, or less where the outer
+    A missing input is z = 0, so that all products without it remain. The paper has c = 1; c = √width lets an input's few
+    own values be heard among its many products with others from the start. By default the width is 16, or less where the outer
     product would have over 16,384 entries. Raises UsageError for a width that makes more, and options out of range.
     Paper: TFN (Zadeh et al., 2017, arXiv:1707.07250).
     """
@@ -34,14 +35,14 @@ class TensorFusion(Fusion):
             raise UsageError(f"tensor: the outer product of {len(dims)} inputs with width={width} has "
                              f"{width + 1}^{len(dims)} entries, more than {LARGEST:,}",
                              f"give width={fits} or less, or take lmf" if fits else "take lmf, which never writes it out")
-        self.dim = dim
+        self.dim, self.width = dim, width
         self.project = CommonWidth(dims, width, always=True)
         self.dense = nn.Linear((width + 1) ** len(dims), dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:
         x, present = self.project(inputs)  # [B, M, width], zero where missing
-        z = torch.nn.functional.pad(torch.tanh(x), (0, 1), value=1.0)  # [B, M, width + 1]
+        z = torch.nn.functional.pad(torch.tanh(x), (0, 1), value=self.width**0.5)  # [B, M, width + 1]
         product = z[:, 0]
         for i in range(1, z.shape[1]):
             product = (product.unsqueeze(2) * z[:, i].unsqueeze(1)).flatten(1)  # [B, (width + 1)^(i + 1)]
