@@ -22,6 +22,8 @@ class Fusion(nn.Module):
     """Version of this contract that the plugin was written for; it must state one."""
     returns: ClassVar[Literal["pooled", "tokens", "towers"]] = "pooled"
     """pooled: T = 1; tokens: several; towers: a dict with one output an input, whose predictions `combine` makes one."""
+    combines: ClassVar[Literal["scores", "outputs"]] = "scores"
+    """Towers only, what `combine` gets: scores (`Task.to_scores`: probabilities, numbers), or the heads' raw outputs."""
     example: ClassVar[str] = ""
     """Options, as the command line writes them, with which the contract checks build it; of use where one is required."""
 
@@ -38,5 +40,5 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def combine(self, scores: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-        """Towers only: each tower's scores `[B, K]` (`Task.to_scores`) and whether its input is there `[B]` -> `[B, K]`."""
+        """Towers only: each tower's scores `[B, K]` and whether its input is there `[B]` -> `[B, K]`, of the same kind."""
         raise NotImplementedError

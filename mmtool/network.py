@@ -128,9 +128,12 @@ class Head:
         outputs = self.task.outputs(seen)
         if not self.network.has_towers:
             return outputs["fused"]
-        scores = {name: self.task.to_scores(out) for name, out in outputs.items()}
         present = {name: tokens.present for name, tokens in seen.items()}
-        return self.task.from_scores(self.network.front.fusion.combine(scores, present))
+        fusion = self.network.front.fusion
+        if fusion.combines == "outputs":
+            return fusion.combine(outputs, present)
+        scores = {name: self.task.to_scores(out) for name, out in outputs.items()}
+        return self.task.from_scores(fusion.combine(scores, present))
 
 
 def _dense(dim: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

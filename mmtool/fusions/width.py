@@ -12,18 +12,29 @@ LARGEST = 256
 
 
 class CommonWidth(nn.Module):
-    """Pools each input and projects it to one width; without a parameter where all have that width already."""
+    """Pools each input and projects it to one width; without a parameter where all have that width already.
 
-    def __init__(self, dims: dict[str, int], dim: int | None) -> None:
+    `always`: with a layer each, whatever their widths; `ones`: its bias begins at 1, as suits products of inputs.
+    """
+
+    def __init__(self, dims: dict[str, int], dim: int | None, *, always: bool = False, ones: bool = False) -> None:
         super().__init__()
         self.names = sorted(dims)
         widths = set(dims.values())
         self.dim = dim or (max(widths) if len(widths) == 1 else min(LARGEST, max(widths)))
-        self.layers = nn.ModuleList(nn.Identity() if widths == {self.dim} else nn.Linear(dims[n], self.dim)
-                                    for n in self.names)
+        same = widths == {self.dim} and not always
+        linear = linear_from_ones if ones else nn.Linear
+        self.layers = nn.ModuleList(nn.Identity() if same else linear(dims[n], self.dim) for n in self.names)
 
     def forward(self, inputs: dict[str, Tokens]) -> tuple[Tensor, Tensor]:
         """Tokens of every input -> `x [B, M, dim]`, zero where an input is missing, and `present [B, M]`."""
         present = torch.stack([inputs[n].present for n in self.names], 1)  # [B, M]
         x = torch.stack([layer(inputs[n].mean()) for n, layer in zip(self.names, self.layers, strict=True)], 1)
         return x.masked_fill(~present.unsqueeze(-1), 0), present
+
+
+def linear_from_ones(width: int, dim: int) -> nn.Linear:
+    """A layer whose biases begin at 1: what multiplies such outputs sees its factors singly, too, (1 + a)(1 + b), at first."""
+    layer = nn.Linear(width, dim)
+    nn.init.ones_(layer.bias)
+    return layer

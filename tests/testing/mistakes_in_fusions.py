@@ -18,6 +18,10 @@ class ReturnsAnything(Good):
     returns = "vector"  # type: ignore[assignment]
 
 
+class CombinesAnything(GoodTowers):
+    combines = "logits"  # type: ignore[assignment]
+
+
 class NoFusion(nn.Module):
     api = 1
 
@@ -273,6 +277,7 @@ class Prints(Good):
 MISTAKES: list[tuple[type[Any], str, str]] = [
     (Unstated, "states-what-it-is", "`api = 1`"),
     (ReturnsAnything, "states-what-it-is", 'returns is "pooled"'),
+    (CombinesAnything, "states-what-it-is", 'combines is "scores"'),
     (NoFusion, "states-what-it-is", "a subclass of mmtool.api.Fusion"),
     (PositionalOption, "options-are-explicit", "def __init__(self, dims, *, dim: ...)"),
     (WithoutDims, "options-are-explicit", "must take dims first"),
