@@ -94,7 +94,9 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
             raise MMToolError(f"{features.folder} has no column {column!r}, which the model predicts",
                               "add it, or use `predict`")
     cells = {c: features.rows[c].to_pylist() for c in model.columns}
-    readable = {c: set(targets.readable(task, c, cells[c])) for c, task in model.tasks.items()}
+    readable = {c: set(targets.readable(task, c, cells[c], some=len(model.columns) == 1)) for c, task in model.tasks.items()}
+    if not any(readable.values()):
+        raise MMToolError(f"no row has a target that can be read ({', '.join(model.columns)})", "check the columns")
     rows, which = _rows(model, features, names, sorted(set[int]().union(*readable.values())), settings.split)
     inputs = training_data.pooled(features, names, rows)
     used = fused.used_inputs(features, rows) if names == ["fused"] else measure.used_in(inputs)
@@ -192,6 +194,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
     column, text = targets.parse(settings.target, columns)
+    predictions = [p if "prediction" in p else _of_target(path, p, column) for p in predictions]
     cells = [None if (cell := table[p["id"]].get(column)) is None else str(cell) for p in predictions]
     asked = targets.build(column, text, [c for c in cells if c is not None and not targets.is_empty(c)], {})
     rows = targets.readable(asked.task, column, cells)
@@ -216,6 +219,15 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     return Result(scored.metrics)
 
 
+def _of_target(path: Path, line: dict[str, Any], column: str) -> dict[str, Any]:
+    """What a line of several targets says of one."""
+    found = line["targets"].get(column)
+    if not isinstance(found, dict) or "prediction" not in found:
+        raise MMToolError(f"{path}: the prediction of {line['id']!r} says nothing of {column!r}",
+                          f"name one of {', '.join(line['targets'])}")
+    return {**{k: v for k, v in line.items() if k != "targets"}, **found}
+
+
 def _read_predictions(path: Path) -> list[dict[str, Any]]:
     out = []
     try:
@@ -223,7 +235,8 @@ def _read_predictions(path: Path) -> list[dict[str, Any]]:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     value = json.loads(line)
-                    if not isinstance(value, dict) or not {"id", "prediction"} <= set(value):
+                    if not isinstance(value, dict) or "id" not in value or \
+                            ("prediction" not in value and not isinstance(value.get("targets"), dict)):
                         raise MMToolError(f"{path}, line {number}: no object with id and prediction", "one a line is needed")
                     out.append({**value, "id": str(value["id"])})
     except (OSError, ValueError) as error:
