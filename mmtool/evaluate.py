@@ -208,7 +208,11 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path} holds no prediction that can be scored", "check the ids and --target")
     asked.task.fit(truth)
     chosen = [predictions[r] for r in rows]
-    found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
+    try:
+        found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise MMToolError(f"{path} does not hold predictions of {asked.name} ({error})",
+                          "name the task: --target COLUMN=TASK, or mend the file") from error
     part = report.Part(asked.task, found, [p["id"] for p in chosen], chosen, truth)
     scored = report.Scored({column: part}, len(rows), "predictions", notes, several=False)
     facts = [("predictions", str(path)), ("data", manifest)]
