@@ -94,7 +94,9 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
             raise MMToolError(f"{features.folder} has no column {column!r}, which the model predicts",
                               "add it, or use `predict`")
     cells = {c: features.rows[c].to_pylist() for c in model.columns}
-    readable = {c: set(targets.readable(task, c, cells[c])) for c, task in model.tasks.items()}
+    readable = {c: set(targets.readable(task, c, cells[c], some=len(model.columns) == 1)) for c, task in model.tasks.items()}
+    if not any(readable.values()):
+        raise MMToolError(f"no row has a target that can be read ({', '.join(model.columns)})", "check the columns")
     rows, which = _rows(model, features, names, sorted(set[int]().union(*readable.values())), settings.split)
     inputs = training_data.pooled(features, names, rows)
     used = fused.used_inputs(features, rows) if names == ["fused"] else measure.used_in(inputs)
@@ -194,7 +196,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
     column, text = targets.parse(settings.target, columns)
-    predictions = [_of_target(p, column, path) for p in predictions]
+    predictions = [p if "prediction" in p else _of_target(path, p, column) for p in predictions]
     cells = [None if (cell := table[p["id"]].get(column)) is None else str(cell) for p in predictions]
     asked = targets.build(column, text, [c for c in cells if c is not None and not targets.is_empty(c)], {})
     rows = targets.readable(asked.task, column, cells)
@@ -208,7 +210,11 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path} holds no prediction that can be scored", "check the ids and --target")
     asked.task.fit(truth)
     chosen = [predictions[r] for r in rows]
-    found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
+    try:
+        found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise MMToolError(f"{path} does not hold predictions of {asked.name} ({error})",
+                          "name the task: --target COLUMN=TASK, or mend the file") from error
     part = report.Part(asked.task, found, [p["id"] for p in chosen], chosen, truth)
     scored = report.Scored({column: part}, len(rows), "predictions", notes, several=False)
     facts = [("predictions", str(path)), ("data", manifest)]
@@ -219,14 +225,13 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     return Result(scored.metrics)
 
 
-def _of_target(prediction: dict[str, Any], column: str, path: Path) -> dict[str, Any]:
-    """The part of a prediction of several targets that is about one."""
-    if "targets" not in prediction:
-        return prediction
-    if column not in prediction["targets"]:
-        raise MMToolError(f"{path}: row {prediction['id']!r} has no prediction of {column!r}",
-                          f"it has {', '.join(prediction['targets'])}")
-    return {**prediction["targets"][column], "id": prediction["id"], "inputs": prediction.get("inputs", [])}
+def _of_target(path: Path, line: dict[str, Any], column: str) -> dict[str, Any]:
+    """What a line of several targets says of one."""
+    found = line["targets"].get(column)
+    if not isinstance(found, dict) or "prediction" not in found:
+        raise MMToolError(f"{path}: the prediction of {line['id']!r} says nothing of {column!r}",
+                          f"name one of {', '.join(line['targets'])}")
+    return {**{k: v for k, v in line.items() if k != "targets"}, **found}
 
 
 def _read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -236,7 +241,8 @@ def _read_predictions(path: Path) -> list[dict[str, Any]]:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     value = json.loads(line)
-                    if not isinstance(value, dict) or "id" not in value or not {"prediction", "targets"} & set(value):
+                    if not isinstance(value, dict) or "id" not in value or \
+                            ("prediction" not in value and not isinstance(value.get("targets"), dict)):
                         raise MMToolError(f"{path}, line {number}: no object with id and prediction", "one a line is needed")
                     out.append({**value, "id": str(value["id"])})
     except (OSError, ValueError) as error:

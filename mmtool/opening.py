@@ -97,12 +97,12 @@ class Opened:
         found: list[str] = self.features.rows[status_column(name)].to_pylist()
         return found
 
-    def raws(self, item: Input, modality: str, rows: Sequence[int]) -> list[cells.Raw]:
+    def raws(self, item: Input, modality: str, rows: Sequence[int]) -> Iterator[cells.Raw]:
         """The cells of an input in some rows, ascending, as the manifest has them."""
         assert self.manifest is not None
         wanted = set(rows)
-        return [cells.raw_of(row, item.columns, modality)
-                for number, (_, row) in enumerate(ids_and_rows(self.manifest)) if number in wanted]
+        return (cells.raw_of(row, item.columns, modality)
+                for number, (_, row) in enumerate(ids_and_rows(self.manifest)) if number in wanted)
 
 
 def is_features(name: str) -> bool:

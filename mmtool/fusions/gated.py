@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mmtool.api import Fusion, Tokens
+from mmtool.api import Fusion, Tokens, UsageError
 
 
 class Gated(Fusion):
@@ -15,6 +15,8 @@ class Gated(Fusion):
 
     def __init__(self, dims: dict[str, int], *, dim: int = 128) -> None:
         super().__init__(dims)
+        if dim < 1:
+            raise UsageError(f"dim={dim} is no width of a fusion", "give at least 1")
         self.dim = dim
         self.values = nn.ModuleList(nn.Linear(d, dim) for d in self.dims.values())
         self.gates = nn.Linear(sum(dims.values()), dim * len(dims))

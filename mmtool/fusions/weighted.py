@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import Fusion, Tokens
+from mmtool.api import Fusion, Tokens, UsageError
 from mmtool.fusions.width import CommonWidth
 
 
@@ -39,6 +39,8 @@ class Attention(Fusion):
 
     def __init__(self, dims: dict[str, int], *, dim: int | None = None, hidden: int = 128) -> None:
         super().__init__(dims)
+        if hidden < 1:
+            raise UsageError(f"hidden={hidden} is no width of a layer", "give at least 1")
         self.common = CommonWidth(dims, dim)
         self.dim = self.common.dim
         self.score = nn.Sequential(nn.Linear(self.dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import Tokens
+from mmtool.api import Tokens, UsageError
 
 LARGEST = 256
 """Inputs of different widths meet in the largest of them, but no more than this, unless told."""
@@ -20,6 +20,8 @@ class CommonWidth(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int | None, *, always: bool = False, ones: bool = False) -> None:
         super().__init__()
         self.names = sorted(dims)
+        if dim is not None and dim < 1:
+            raise UsageError(f"dim={dim} is no width of a fusion", "give at least 1")
         widths = set(dims.values())
         self.dim = dim or (max(widths) if len(widths) == 1 else min(LARGEST, max(widths)))
         same = widths == {self.dim} and not always

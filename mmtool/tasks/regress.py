@@ -78,7 +78,10 @@ class Regress(Task):
     def metrics(self, predictions: Sequence[dict[str, Any]], targets: Sequence[str], counts: Any) -> dict[str, Any]:
         answers = [p["prediction"] for p in predictions]
         predicted = np.array([a if isinstance(a, list) else [a] for a in answers], dtype=float)
-        return regression(np.array([numbers(target) for target in targets]), predicted, counts)
+        y = np.array([numbers(target) for target in targets])
+        if predicted.shape != y.shape:
+            raise ValueError(f"{predicted.shape[1]} numbers a row, not {y.shape[1]}")
+        return regression(y, predicted, counts)
 
 
 def numbers(cell: str) -> list[float]:

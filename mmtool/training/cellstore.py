@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -99,35 +101,46 @@ class CellStore:
                 yield self.decoded(row)
 
 
-def read(folder: Path, name: str, raws: Sequence[Raw], source: Source, encoder: Encoder, *, prepared: bool, workers: int,
-         advance: Callable[[float], None]) -> CellStore:
-    """Decode every cell once into `folder`, or take what an earlier run left there whole."""
+def read(folder: Path, name: str, raws: Callable[[], Iterable[Raw]], source: Source, encoder: Encoder, *, prepared: bool,
+         workers: int, advance: Callable[[float], None]) -> CellStore:
+    """Decode every cell once into `folder`, or take what an earlier run left there whole.
+
+    `raws` goes through the cells as written; they are not held in memory, since a cell may hold a whole picture.
+    """
     data, index = folder / f"{name}.bin", folder / f"{name}.json"
     if index.exists():
         about = json.loads(index.read_bytes())
     else:
         keeper = encoder if prepared else _Keep(encoder)
-        about = _fill(data, raws, Job(source, keeper, NOTHING), name, workers, advance)
+        about = _fill(data, raws(), Job(source, keeper, NOTHING), name, workers, advance)
         files.write_json(index, about)
     places = [None if p is None else (p[0], p[1]) for p in about["places"]]
     values = np.memmap(data, dtype=about["dtype"], mode="r") if data.stat().st_size else np.zeros(0, np.uint8)
-    kept_raws = {i: raws[i] for i, p in enumerate(places) if p is None and about["statuses"][i] == "ok"}
+    apart = {i for i, p in enumerate(places) if p is None and about["statuses"][i] == "ok"}
+    kept_raws = {i: raw for i, raw in enumerate(raws()) if i in apart} if apart else {}
     return CellStore(source, encoder, prepared, about["statuses"], places, kept_raws, values)
 
 
-def _fill(path: Path, raws: Sequence[Raw], job: Job, name: str, workers: int,
+def _fill(path: Path, raws: Iterable[Raw], job: Job, name: str, workers: int,
           advance: Callable[[float], None]) -> dict[str, Any]:
     statuses: list[str] = []
     places: list[tuple[int, list[int]] | None] = []
     dtype, start, written = "uint8", 0, 0
-    tasks = (Task(name, list(raws[at : at + TASK_CELLS])) for at in range(0, len(raws), TASK_CELLS))
+    ahead: deque[list[Raw]] = deque()
+
+    def tasks() -> Iterator[Task]:
+        left = iter(raws)
+        while some := list(islice(left, TASK_CELLS)):
+            ahead.append(some)
+            yield Task(name, some)
+
     with Readers(workers, {name: job}) as pool, path.open("wb") as f:
-        for outcomes in pool.map(tasks):
-            for outcome in outcomes:
+        for outcomes in pool.map(tasks()):
+            for raw, outcome in zip(ahead.popleft(), outcomes, strict=True):
                 statuses.append(outcome.reason if outcome.status == "bad" else outcome.status)
                 places.append(None)
                 x = outcome.prepared
-                if x is not None and (written + x.nbytes <= MOST_BYTES or not isinstance(raws[len(places) - 1], str)):
+                if x is not None and (written + x.nbytes <= MOST_BYTES or not isinstance(raw, str)):
                     dtype = x.dtype.str
                     places[-1] = (start, list(x.shape))
                     f.write(np.ascontiguousarray(x).data)

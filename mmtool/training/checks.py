@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ def check(settings: Settings, device: torch.device) -> None:
     for name, words in WORDS.items():
         if (said := settings.given.get(name, words[0])) not in words:
             raise UsageError(f"--{name.replace('_', '-')} {said!r} is not known", "use " + ", ".join(words))
+    for name, value in settings.given.items():
+        if isinstance(value, float) and not (math.isfinite(value) and (value > 0 or name not in ("lr", "encoder_lr"))):
+            raise UsageError(f"--{name.replace('_', '-')} {value} means nothing", "give a number above 0")
     if settings.given.get("precision") == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU", "use bf16, or fp32")
     if settings.given.get("loss_weighting") == "uncertainty" and len(settings.targets) < 2:

@@ -10,7 +10,6 @@ import numpy as np
 from mmtool import console
 from mmtool.errors import MMToolError
 from mmtool.manifest.archives import SPLITS
-from mmtool.metrics.grouping import Array
 
 TEST_SHARE, VAL_SHARE = 5, 7
 """One row in 5 is kept for the test where no column says which; one in 7 of the rest validates."""
@@ -60,21 +59,18 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
     classes = {s: i for i, s in enumerate(sorted(set(strata)))}
     shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
     together = list(members.values())
-    table = _class_counts(together, [classes[s] for s in strata], len(classes))  # [G, C]
-    order = sorted(shuffled, key=lambda g: (-table[g].sum(), int(table[g].argmax())))  # large ones first
-    share = table.sum(0) / k  # [C]
+    counts = [np.unique([classes[strata[i]] for i in at], return_counts=True) for at in together]  # of each group
+    order = sorted(shuffled, key=lambda g: (-len(together[g]), int(counts[g][0][counts[g][1].argmax()])))  # large ones first
+    share = np.bincount([classes[s] for s in strata]) / k  # [C]
     filled = np.zeros((k, len(classes)))
+    sizes = np.zeros(k)
     parts: list[list[int]] = [[] for _ in range(k)]
     for g in order:
-        over = ((filled + table[g] - share) ** 2 - (filled - share) ** 2) / np.maximum(share, 1)  # [k, C]
-        part = int(np.lexsort((filled.sum(1), over.sum(1).round(9)))[0])
-        filled[part] += table[g]
+        own, found = counts[g]  # only these classes change
+        before = filled[:, own] - share[own]
+        over = ((before + found) ** 2 - before**2) / np.maximum(share[own], 1)  # [k, classes of the group]
+        part = int(np.lexsort((sizes, over.sum(1).round(9)))[0])
+        filled[part, own] += found
+        sizes[part] += len(together[g])
         parts[part] += together[g]
     return [[rows[at] for at in sorted(part)] for part in parts]
-
-
-def _class_counts(members: Sequence[Sequence[int]], classes: Sequence[int], size: int) -> Array:
-    table = np.zeros((len(members), size))
-    for g, at in enumerate(members):
-        np.add.at(table[g], [classes[i] for i in at], 1)
-    return table

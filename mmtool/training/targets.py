@@ -87,8 +87,11 @@ def build(column: str, text: str, targets: Sequence[str], extra: dict[str, str])
     return Asked(column, plugin.name, plugin.package, options, cls(**options))
 
 
-def readable(task: Task, column: str, cells: Sequence[str | None]) -> list[int]:
-    """The rows that have a target; says how many have none, and how many have one that the task cannot read."""
+def readable(task: Task, column: str, cells: Sequence[str | None], *, some: bool = True) -> list[int]:
+    """The rows that have a target; says how many have none, and how many have one that the task cannot read.
+
+    Raises MMToolError where there is none, but `some` are wanted.
+    """
     rows, bad = [], []
     for number, cell in enumerate(cells):
         if cell is None or is_empty(cell):
@@ -104,6 +107,6 @@ def readable(task: Task, column: str, cells: Sequence[str | None]) -> list[int]:
         console.say(f"{empty} of {len(cells)} rows have no {column} and are left out")
     if bad:
         console.warn(f"{len(bad)} rows have a {column} that cannot be read and are left out; the first: {bad[0]}")
-    if not rows:
+    if some and not rows:
         raise MMToolError(f"no row has a {column} that {type(task).__name__} can read", "check --target")
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,16 +123,17 @@ class Trainer:
             assert self.opened.manifest is not None
             source = Source(encoder.modality, self.opened.manifest.base, self.settings.extraction.limits)
             policy = augment.parse(said[item.name], encoder.modality) if item.name in said else None
-            raws = self.opened.raws(item, encoder.modality, self.learning)
+            raws = partial(self.opened.raws, item, encoder.modality, self.learning)
             folder = place.folder / "cells"
             folder.mkdir(exist_ok=True)
-            with console.progress(f"read {item.name}", len(raws)) as advance:
+            with console.progress(f"read {item.name}", len(self.learning)) as advance:
                 store = cellstore.read(folder, item.name, raws, source, encoder, workers=self._workers(), advance=advance,
                                        prepared=policy is None and not encoder.needs_fit())
             cellstore.check_usable(item.name, store)
             bad = [s for s in store.statuses if s not in ("ok", "missing")]
             if bad:
-                console.warn(f"input {item.name!r}: {len(bad)} of {len(raws)} cells are bad and left out; the first: {bad[0]}")
+                console.warn(f"input {item.name!r}: {len(bad)} of {len(store.statuses)} cells are bad and left out; "
+                             f"the first: {bad[0]}")
             live = Live(item, wanted.built, store, True, self.settings.seed, policy)
             if live.fitted:
                 fitted = live.encoder(range(len(self.learning)))

@@ -197,3 +197,14 @@ def test_a_column_may_be_called_fused(mmtool: Callable, tmp_path: Path) -> None:
         ran = mmtool("eval", tmp_path / "m.safetensors", name, "-o", tmp_path / "r")
         assert ran.code == 0, ran.err
     assert mmtool("predict", tmp_path / "f", "-m", tmp_path / "m.safetensors").code == 0
+
+
+@pytest.mark.parametrize(("target", "wrong"), [
+    ("sum=regress", {"prediction": "abc"}), ("sum=regress", {"prediction": [1, 2]}), ("tags=tag", {"prediction": 3}),
+    ("label=classify", {"prediction": "high", "probabilities": ["high"]}),
+    ("label=classify", {"prediction": "high", "probabilities": {"high": "x"}})])
+def test_predictions_of_another_kind_are_no_crash(mmtool: Callable, tmp_path: Path, target: str, wrong: dict) -> None:
+    data = table(tmp_path)
+    path = write(tmp_path / "p.jsonl", [{"id": row["id"], **wrong} for row in read(data)])
+    ran = mmtool("eval", path, data, "-t", target, "-o", tmp_path / "r")
+    assert (ran.code, "does not hold predictions of" in ran.err) == (1, True), ran.err

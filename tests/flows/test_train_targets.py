@@ -123,3 +123,23 @@ def test_targets_that_cannot_be(mmtool: Callable, tmp_path: Path, told: tuple[st
     ran = mmtool("train", table(tmp_path), "-o", tmp_path / "m.safetensors", *LETTERS, *told)
     assert ran.code == 2
     assert fact in ran.err
+
+
+def test_each_of_several_targets_is_scored_where_it_is_there(mmtool: Callable, tmp_path: Path) -> None:
+    data, model = table(tmp_path), tmp_path / "m.safetensors"
+    assert mmtool("train", data, "-t", "label", "-t", "sum=regress", "-o", model, *LETTERS).code == 0
+    assert mmtool("predict", data, "-m", model, "-o", tmp_path / "p.jsonl").code == 0
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "-t", "label", "-o", tmp_path / "r")
+    assert ran.code == 0, ran.err
+    assert metrics(tmp_path / "r")["overall"]["accuracy"]["value"] == 1
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "-t", "other", "-o", tmp_path / "r")
+    assert (ran.code, "says nothing of 'other'" in ran.err) == (1, True), ran.err
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for gone in ({"sum": "none"}, {"sum": ""}):
+        data.write_text("".join(json.dumps({**row, **gone}) + "\n" for row in rows))
+        ran = mmtool("eval", model, data, "-o", tmp_path / "r")
+        assert (ran.code, "no scored row has a sum" in ran.err) == (0, True), ran.err
+        assert set(metrics(tmp_path / "r")["overall"]) == {"label"}
+    data.write_text("".join(json.dumps({**row, "sum": "", "label": ""}) + "\n" for row in rows))
+    ran = mmtool("eval", model, data, "-o", tmp_path / "r")
+    assert (ran.code, "no row has a target that can be read" in ran.err) == (1, True), ran.err
