@@ -20,6 +20,7 @@ from mmtool.engine import Keep
 from mmtool.errors import CellError, MMToolError, UsageError
 from mmtool.features.reader import Features
 from mmtool.inputs import Input, modality_of_column
+from mmtool.manifest.archives import SPLITS
 from mmtool.manifest.open import Manifest
 from mmtool.media.limits import Limits
 
@@ -122,7 +123,7 @@ def training_cells(item: Input, manifest: Manifest, source: Source, built: Built
     def decoded() -> Iterator[Any]:
         for row in manifest.rows():
             raw = cells.raw_of(row, item.columns, source.modality)
-            if str(row.get("split")) == "train" and raw is not None:
+            if SPLITS.get(str(row.get("split")).strip().lower()) == "train" and raw is not None:
                 try:
                     yield cells.decode(cells.load(raw, source)[0], source, built.encoder)
                 except CellError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from flows.made import LETTERS, metrics, table, write
+from safetensors.torch import load_file
 
 from mmtool.model import read_header as header
 
@@ -208,3 +209,10 @@ def test_predictions_of_another_kind_are_no_crash(mmtool: Callable, tmp_path: Pa
     path = write(tmp_path / "p.jsonl", [{"id": row["id"], **wrong} for row in read(data)])
     ran = mmtool("eval", path, data, "-t", target, "-o", tmp_path / "r")
     assert (ran.code, "does not hold predictions of" in ran.err) == (1, True), ran.err
+
+
+def test_a_split_is_read_by_extract_as_by_train(mmtool: Callable, tmp_path: Path) -> None:
+    words = {"train": " Training", "val": "VALID", "test": "Test"}
+    data = write(tmp_path / "words.jsonl", [{**row, "split": words[row["split"]]} for row in read(table(tmp_path))])
+    assert mmtool("extract", data, "-o", tmp_path / "f", "-e", "a=tiny-counted").code == 0
+    assert load_file(tmp_path / "f/a/assets.safetensors")["count"].tolist() == [60]
