@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -46,6 +47,8 @@ class Result:
 
 def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> Result:
     """A model on the rows of features or of a manifest. Raises MMToolError where no row is left to score."""
+    if settings.target is not None:
+        raise UsageError("a model knows its targets", "leave --target out; it belongs to predictions")
     if settings.split not in ("test", "all"):
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
     report.check_report(output)
@@ -54,17 +57,19 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
         check_features(model, features, names)
         with one_thread():
             scored = _score(model, features, names, settings)
-        report.write(output, scored, _about_model(path, name, model, features))
+        report.write(output, scored, _about_model(path, name, model, features, f"{scored.rows} {scored.which}"))
     return Result(scored.metrics, code)
 
 
-def _about_model(path: Path, name: str, model: Model, features: Features) -> report.About:
+def _about_model(path: Path, name: str, model: Model, features: Features, scored: str) -> report.About:
     status = {n: status_column(n) for n in model.inputs if status_column(n) in features.rows.column_names}
     ids = features.rows["id"].to_pylist()
     columns = {n: features.rows[c].to_pylist() for n, c in status.items()}
     statuses = {str(i): {n: found[at] for n, found in columns.items()} for at, i in enumerate(ids)}
     curves = {c: [x for x in model.header["curves"] if x.get("column", c) == c] for c in model.columns}
-    facts = [("model", str(path)), ("data", name), *info.summary({"kind": "model", **model.header})[1:]]
+    made = {"rows": "trained on rows", "measured on": "when trained, measured on"}
+    facts = [("model", str(path)), ("data", name), ("scored", scored),
+             *((made.get(k, k), v) for k, v in info.summary({"kind": "model", **model.header})[1:])]
     tasks = {c: e["name"] for c, e in model.header["tasks"].items()}
 
     def rows(wanted: set[str]) -> dict[str, Row]:
@@ -157,11 +162,13 @@ def _by_fused(model: Model, inputs: dict[str, Tokens], used: list[list[str]]) ->
 
 def _rows(model: Model, features: Features, names: list[str], rows: list[int], split: str) -> tuple[list[int], str]:
     if split == "all":
+        _warn_of_known(model, features, rows)
         return rows, "all rows"
     if "split" in features.header["columns"]:
         test = splits.read(features.rows["split"].to_pylist(), rows, need_train=False).test
         if not test:
             raise MMToolError(f"no row of {features.folder} with a target has split test", "score every row: --split all")
+        _warn_of_known(model, features, test)
         return test, "rows with split test"
     columns = opening.hashed_columns(model.header["inputs"], model.columns)
     if absent := [c for c in columns if c not in features.header["columns"]]:
@@ -175,6 +182,17 @@ def _rows(model: Model, features: Features, names: list[str], rows: list[int], s
     if not left:
         raise MMToolError("every row trained the model", "its out-of-fold metrics are in `mmtool info MODEL`; or --split all")
     return left, "rows that did not train the model"
+
+
+def _warn_of_known(model: Model, features: Features, rows: list[int]) -> None:
+    """Rows that are scored should not have trained the model."""
+    columns = opening.hashed_columns(model.header["inputs"], model.columns)
+    if set(columns) <= set(features.header["columns"]):
+        known = {bytes(h) for h in model.trained.tolist()}
+        hashes = opening.row_hashes([features.rows[c].to_pylist() for c in columns], rows).tolist()
+        if count := sum(bytes(h) in known for h in hashes):
+            console.warn(f"{count} of {len(rows)} scored rows trained the model, or equal one that did: "
+                         "what it is worth on new rows is less than these numbers")
 
 
 def _unseen(task: Task, column: str, truth: Sequence[str]) -> list[str]:
@@ -194,7 +212,18 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     table = dict(ids_and_rows(opened))
     if unknown := [p["id"] for p in predictions if p["id"] not in table]:
         raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
+    if twice := [i for i, n in Counter(p["id"] for p in predictions).items() if n > 1]:
+        raise MMToolError(f"{path}: {len(twice)} ids occur more than once, first {twice[0]!r}", "give each row one prediction")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
+    which, wanted = "rows", set(table)
+    if settings.split == "test" and "split" in columns and (tested := {i for i, row in table.items() if opening.is_test(row)}):
+        which, wanted = "rows with split test", tested
+    given = len(predictions)
+    predictions = [p for p in predictions if p["id"] in wanted]
+    if len(predictions) < given:
+        console.say(f"{given - len(predictions)} of {given} predictions are not of {which} and are not scored (--split all)")
+    if not predictions:
+        raise MMToolError(f"{path} has no prediction of {which}", "score every row: --split all")
     column, text = targets.parse(settings.target, columns)
     predictions = [p if "prediction" in p else _of_target(path, p, column) for p in predictions]
     cells = [None if (cell := table[p["id"]].get(column)) is None else str(cell) for p in predictions]
@@ -202,6 +231,9 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     rows = targets.readable(asked.task, column, cells)
     empty = [r for r in rows if predictions[r]["prediction"] is None]
     notes = [f"{len(empty)} of {len(rows)} predictions are null and are not scored"] if empty else []
+    if len(predictions) < len(wanted):
+        notes.append(f"{len(predictions)} of {len(wanted)} {which} have a prediction; the others are not scored")
+    notes += _odd(asked.name, [predictions[r] for r in rows], {c for r in rows if (c := cells[r]) is not None})
     for note in notes:
         console.warn(note)
     rows = [r for r in rows if predictions[r]["prediction"] is not None]
@@ -216,13 +248,29 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise MMToolError(f"{path} does not hold predictions of {asked.name} ({error})",
                           "name the task: --target COLUMN=TASK, or mend the file") from error
     part = report.Part(asked.task, found, [p["id"] for p in chosen], chosen, truth)
-    scored = report.Scored({column: part}, len(rows), "predictions", notes, several=False)
-    facts = [("predictions", str(path)), ("data", manifest)]
+    scored = report.Scored({column: part}, len(rows), which, notes, several=False)
+    facts = [("predictions", str(path)), ("data", manifest), ("scored", f"{len(rows)} {which}")]
     about = report.About(f"{path.name} against {column} of {Path(manifest).name}", facts,
                          _columns_as_inputs(opened, columns), lambda ids: {i: table[i] for i in ids}, opened.base,
                          {column: asked.name})
     report.write(output, scored, about)
     return Result(scored.metrics)
+
+
+def _odd(task: str, predictions: list[dict[str, Any]], known: set[str]) -> list[str]:
+    """What looks wrong in another tool's predictions, in words."""
+    notes = []
+    if task == "classify":
+        strange = [p["prediction"] for p in predictions if p["prediction"] is not None and str(p["prediction"]) not in known]
+        if strange:
+            notes.append(f"{len(strange)} predictions are labels that no scored row has, such as {strange[0]!r}")
+    for prediction in predictions:
+        found = prediction.get("probabilities") or {}
+        numbers = [p for p in found.values() if isinstance(p, int | float)] if isinstance(found, dict) else []
+        if any(not 0 <= p <= 1 for p in numbers) or (task == "classify" and numbers and abs(sum(numbers) - 1) > 0.01):
+            notes.append(f"the probabilities of {prediction['id']!r} are none: log loss and the like mean little")
+            break
+    return notes
 
 
 def _of_target(path: Path, line: dict[str, Any], column: str) -> dict[str, Any]:
@@ -245,8 +293,10 @@ def _read_predictions(path: Path) -> list[dict[str, Any]]:
                             ("prediction" not in value and not isinstance(value.get("targets"), dict)):
                         raise MMToolError(f"{path}, line {number}: no object with id and prediction", "one a line is needed")
                     out.append({**value, "id": str(value["id"])})
+    except FileNotFoundError:
+        raise MMToolError(f"{path} does not exist", "give a model, or a predictions file") from None
     except (OSError, ValueError) as error:
-        raise MMToolError(f"{path} cannot be read as JSON lines ({error})", "give a predictions file") from error
+        raise MMToolError(f"{path}, line {len(out) + 1}: not JSON ({error})", "one object a line is needed") from error
     if not out:
         raise MMToolError(f"{path} holds no prediction", "predict again")
     return out

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers
 
+MOST_SHOWN = 10
+"""Bad cells that are named where the features do not stay."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,6 +43,8 @@ class Settings:
     weights: tuple[str, ...] = ()
     tokens: bool = False
     max_bad: str = "1%"
+    kept: bool = True
+    """Do the features stay, or go when the work that they are for is done?"""
     allow_random: bool = False
     device: str = "auto"
     precision: str = "fp32"
@@ -239,10 +245,11 @@ def _report(result: Result, output: Path, seconds: float, settings: Settings) ->
     console.say(f"{result.rows} rows in {seconds:.1f} s")
     if result.bad_rows:
         with (output / ERRORS).open(encoding="utf-8") as f:
-            first = json.loads(f.readline())
+            shown = [json.loads(line) for line in islice(f, 1 if settings.kept else MOST_SHOWN)]
         rows = "1 row has" if result.bad_rows == 1 else f"{result.bad_rows} rows have"
-        console.warn(f"{rows} a bad cell, listed in {output / ERRORS}; "
-                     f"the first: row {first['id']!r}, {first['input']}: {first['reason']}")
+        where = f", listed in {output / ERRORS}; the first:" if settings.kept else ":" if len(shown) < MOST_SHOWN else "; some:"
+        console.warn(f"{rows} a bad cell{where} " + "; ".join(f"row {e['id']!r}, {e['input']}: {e['reason']}" for e in shown))
     if result.exit_code:
+        goes_on = "the features are written all the same" if settings.kept else "the work goes on, and the exit code will be 3"
         console.error(f"{result.bad_rows} of {result.rows} rows are bad, more than --max-bad {settings.max_bad}",
-                      "the features are written all the same; mend the cells and run again, or raise --max-bad")
+                      f"{goes_on}; mend the cells and run again, or raise --max-bad")

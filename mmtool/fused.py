@@ -35,6 +35,8 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
     if (fusion is None) == (model is None):
         raise UsageError("fuse takes a fusion or a model", "give -f FUSION, or -m MODEL")
     check_target(output)
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise UsageError(f"-o {output} is the folder that is fused, or lies in it", "choose another -o")
     features = Features(folder)
     if features.header.get("upstream"):
         raise UsageError(f"{folder} is fused already", "fuse the features that it was made from")

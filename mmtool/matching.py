@@ -39,8 +39,9 @@ def shared_inputs(model: Model, given: Sequence[str], where: str) -> list[str]:
         return ["fused"]
     names = [n for n in model.inputs if n in given]
     if not names:
-        raise MMToolError(f"{where} has none of the model's inputs ({', '.join(model.inputs)}), but {', '.join(given)}",
-                          "name them: -e INPUT@COLUMN=ENCODER at extract")
+        read = {n: "+".join(model.header["inputs"][n]["columns"]) for n in model.inputs}
+        raise MMToolError(f"{where} has none of the columns that the model's inputs read ({', '.join(read.values())})",
+                          "name its columns so; of features, name the inputs so: -e INPUT@COLUMN=ENCODER")
     if missing := [n for n in model.inputs if n not in given]:
         console.warn(f"{where} has no {', '.join(missing)}; the model goes on without")
     return names

@@ -106,6 +106,8 @@ class Model:
 
     def measured(self, column: str, used: Sequence[str]) -> tuple[str, dict[str, float]] | None:
         """The main metric and its value and interval for these inputs, on rows that did not train the model."""
+        if self.header["data"].get("upstream_learned"):  # by rows that a part of the model knows
+            return None
         name = self.tasks[column].main_metric
         found = self.metrics(column)["by_inputs"].get(key_of(used), {}).get(name)
         return None if found is None else (name, found)
@@ -154,6 +156,9 @@ def is_model(path: Path) -> bool:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a model file, checked. Raises MMToolError for another file, a newer format or a damaged header."""
+    if path.is_dir() or (path.exists() and not is_model(path)):
+        raise MMToolError(f"{path} is {'a folder' if path.is_dir() else 'no .safetensors file'}, not a model",
+                          "make a model with `mmtool train`")
     try:
         with safe_open(path, framework="pt") as f:
             text = (f.metadata() or {}).get("mmtool")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,7 +74,8 @@ class Opened:
         if not (folder / "features" / HEADER).exists():
             texts = tuple(f"{i.name}@{'+'.join(i.columns)}={i.encoder}" for i in self.to_extract)
             assert self.manifest is not None
-            settings = replace(settings, encode=texts, max_bad="100%")  # `train` judges, with the cells that it reads itself
+            # `train` judges bad cells, with those that it reads itself
+            settings = replace(settings, encode=texts, max_bad="100%", kept=False)
             extract(self.manifest, folder / "features", settings)
         self.features = Features(folder / "features")
 
@@ -151,6 +153,7 @@ def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
         chosen, notes = inputs.choose(manifest, columns)
         for note in notes:
             console.warn(note)
+        console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
     for text in settings.targets:
         column = targets.parse(text, columns)[0]
         for item in [i for i in chosen if column in i.columns]:
@@ -218,6 +221,8 @@ def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> 
         return
     manifest = open_aloud(name)
     columns = scan(manifest).columns
+    if not set(model.columns) & set(columns):
+        raise MMToolError(f"{name} has no column {model.columns[0]!r}, which the model predicts", "add it, or use `predict`")
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
     tested = any(is_test(row) for row in manifest.rows())

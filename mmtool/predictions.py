@@ -37,25 +37,31 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
     probabilities = prediction.get("probabilities", {})
     if not alone or not probabilities:
         p = prediction.get("probability")
-        sure = "" if p is None else f"  {percent(p)}"
-        console.out(f"{console.literal(prediction['id'])}  {_answer(prediction['prediction'])}{sure}  ({source})")
+        sure = "" if p is None or isinstance(prediction["prediction"], list) else f"  {percent(p)}"
+        name = "" if alone else f"{console.literal(prediction['id'])}  "
+        console.out(f"{name}{_answer(prediction['prediction'])}{sure}  ({source})")
         return
     shown = dict(list(probabilities.items())[:top])
     width = max(len(console.literal(label)) for label in shown)
+    given = prediction["prediction"] if isinstance(prediction["prediction"], list) else None
     for label, p in shown.items():
-        console.out(f"{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
+        mark = "" if given is None else "✓ " if label in given else "  "
+        console.out(f"{mark}{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
     console.out(f"from {source}")
 
 
 def _answer(prediction: Any) -> str:
-    return console.literal(", ".join(map(str, prediction)) or "(none)" if isinstance(prediction, list) else prediction)
+    if isinstance(prediction, float):
+        return f"{prediction:.5g}"
+    parts = [f"{p:.5g}" if isinstance(p, float) else str(p) for p in prediction] if isinstance(prediction, list) else None
+    return console.literal((", ".join(parts) or "(none)") if parts is not None else prediction)
 
 
 def _measured(prediction: dict[str, Any]) -> str:
     """The inputs used, and what the model is worth with them."""
     known = "; ".join(f"{name} {m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}] with these inputs"
                       for name, m in prediction.get("measured", {}).items())
-    return ", ".join(prediction["inputs"]) + (f"; {known}" if known else "")
+    return ", ".join(prediction["inputs"]) + (f"; {known}" if known else "; not measured with these inputs alone")
 
 
 def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool, top: int) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmtool.manifest.rows import Row
 
 METRICS, PREDICTIONS, PAGE, PLOTS = "metrics.json", "predictions.jsonl", "report.html", "plots"
-SHOWN = ("accuracy", "f1_macro", "subset_accuracy", "f1_micro", "roc_auc", "log_loss", "mae", "rmse", "r2")
+SHOWN = ("accuracy", "f1_micro", "f1_macro", "subset_accuracy", "roc_auc", "log_loss", "r2", "rmse", "mae")
 """What has room in a terminal; the rest is in metrics.json."""
 
 
@@ -122,7 +122,7 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
 def show(metrics: dict[str, Any], main: Sequence[str], *, title: str = "", to_stdout: bool = False) -> None:
     """The table for people, on stderr unless it is the result itself."""
     lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in metrics["by_inputs"].items()),
-             *((k.replace("_", " "), v) for k, v in metrics["baselines"].items())]
+             *((k.replace("_", " ").replace(":", ": "), v) for k, v in metrics["baselines"].items())]
     used = [m for m in dict.fromkeys(main) if m in metrics["overall"]]
     console.table((title, *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],
                   to_stdout=to_stdout)

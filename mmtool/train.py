@@ -78,3 +78,14 @@ def _report(model: Model) -> None:
     console.say(f"measured on {model.header['metrics']['measured_on']}, 95 % intervals:")
     for column, task in model.tasks.items():
         report.show(model.metrics(column), (task.main_metric, *report.SHOWN), title=column if len(model.tasks) > 1 else "")
+        found = model.metrics(column)
+        whole = found["overall"].get(task.main_metric)
+        nothing = found["baselines"].get("without_inputs", {}).get(task.main_metric)
+        if whole is not None and nothing is not None:
+            better = whole["low"] > nothing["value"] if task.greater_is_better else whole["high"] < nothing["value"]
+            if not better:
+                console.warn(f"{column}: the model is not clearly better than an answer that sees no input "
+                             f"({task.main_metric} {whole['value']:.3f}, without inputs {nothing['value']:.3f})")
+    if model.header["data"]["upstream_learned"]:
+        console.warn("these features were made by weights that a model learned, perhaps from the same rows: the numbers above "
+                     "are then too good; believe `eval` on rows that no model saw")

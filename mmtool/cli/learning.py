@@ -97,7 +97,7 @@ def fuse(
     features: Annotated[Path, typer.Argument(metavar="FEATURES", help="A features folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATURES", help="The folder to write.")],
     fusion: Annotated[str | None, typer.Option("--fusion", "-f", metavar="FUSION",
-                                               help="A fusion without weights: concat, sum, mean, max, product.")] = None,
+                                               help="Without weights: concat; of equal widths also sum, mean, max.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL", help="The learned fusion of a model.")] = None,
     as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:
@@ -116,6 +116,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", metavar="test|all", help="The rows to score with a model.")] = "test",
     target: Annotated[str | None, typer.Option("--target", "-t", metavar="COLUMN[=TASK]", help="For predictions.")] = None,
     weights: opt.Weights = None,
+    max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")] = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
     as_json: opt.Json = False, quiet: opt.Quiet = False,
@@ -127,10 +128,11 @@ def evaluate(
     from mmtool.extract import Settings as ExtractSettings
     from mmtool.model import is_model
 
-    extraction = ExtractSettings(weights=tuple(weights or ()), device=device, batch_size=batch_size, workers=workers,
-                                 use_cache=not no_cache, seed=seed)
+    extraction = ExtractSettings(weights=tuple(weights or ()), max_bad=max_bad, kept=False, device=device,
+                                 batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed)
     run = evaluate_model if is_model(what) else evaluate_predictions
     result = run(what, data, output, Settings(split=split, target=target, seed=seed, extraction=extraction))
+    console.say(f"scored: {result.metrics['rows']} rows ({result.metrics['scored']})")
     report.show_all(result.metrics, report.SHOWN)
     console.say(f"the page: {output / report.PAGE}")
     console.out_json({"report": str(output), **result.metrics}) if as_json else console.out(str(output))

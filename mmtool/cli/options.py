@@ -13,7 +13,7 @@ Device = Annotated[str, typer.Option("--device", envvar="MMTOOL_DEVICE", metavar
                                      help="Where the encoders run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N",
                                              help="Reader processes; 0 reads in this one. Never changes a result.")]
 BatchSize = Annotated[str, typer.Option("--batch-size", metavar="N|auto", help="Cells a forward pass.")]

@@ -132,6 +132,7 @@ def _against_single(part: TargetPart, metric: str, up: bool) -> list[str]:
     best = max(names, key=lambda name: single[name]["value"] * (1 if up else -1))
     others = " and ".join(filter(None, [", ".join([n for n in names if n != best][:-1]),
                                         [n for n in names if n != best][-1]]))
+    everything = part.metrics["overall"][metric]  # the number above; both are of the rows that they can be computed for
     gain = _gain(everything, single[best], up)
     start = f"The best single input, {best}, reaches {with_interval(single[best])}"
     change = f"{title_of(metric)} {'+' if everything['value'] >= single[best]['value'] else '−'}" \

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from mmtool import encoding
 from mmtool.api import Task
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import parse_max_bad
+from mmtool.inputs import Input
 from mmtool.settings import Settings
 from mmtool.training.recipe import OPTIMIZERS, SCHEDULES
 from mmtool.training.watching import check_board
@@ -41,6 +43,15 @@ def check(settings: Settings, device: torch.device) -> None:
     parse_max_bad(settings.extraction.max_bad)
     if settings.tensorboard is not None:
         check_board()
+
+
+def check_bundle(inputs: Sequence[Input], seed: int) -> None:
+    """Raises MMToolError for an encoder whose weights are not PyTorch's, before anything is trained."""
+    for item in inputs:
+        built = encoding.build(item.encoder, seed=seed)
+        if built.encoder.weights_sha256:
+            raise MMToolError(f"input {item.name!r}: the weights of {built.spec} are not PyTorch's and cannot be bundled",
+                              "leave --bundle out, or take another encoder")
 
 
 def check_fit(name: str, fusion: Any, tasks: Mapping[str, Task]) -> None:

@@ -198,6 +198,8 @@ class Run:
         random = any(live.name not in self.table.inputs for live in self.learning)
         base = FROZEN if not self.learning else FROM_SCRATCH if random else FINETUNED
         optimizer = "adamw" if self.settings.optimizer == "auto" else self.settings.optimizer
+        if "encoder_lr" in self.settings.given and not any(live.built.encoder.pretrained for live in self.learning):
+            console.warn("no pretrained encoder is trained, so --encoder-lr changes nothing (--finetune INPUT trains one)")
         dropped = 0.1 if self.settings.modality_dropout is None else self.settings.modality_dropout
         return Recipe(**{**base, **self.settings.given, "optimizer": optimizer, "modality_dropout": dropped,
                          "seed": self.settings.seed})

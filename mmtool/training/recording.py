@@ -35,7 +35,8 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
     """
     features, asked, learning = trainer.opened.features, trainer.settings, trainer.learning
     assets, weights = ({}, {}) if features is None else fused.tensors(features, list(entries))
-    for name in weights:
+    brought = list(weights)
+    for name in brought:
         entries[name] = {**entries[name], "weights": "brought"}
     for live in lives:
         encoder = fitted.encoders[live.name]
@@ -63,7 +64,8 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
         "tasks": {c: {"name": a.name, "options": a.options, "package": a.package, "labels": list(a.task.labels)}
                   for c, a in trainer.targets.items()},
         "data": {"fingerprint": encoding.fingerprint([entries, source, known]), "train": len(trainer.split.train),
-                 "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made},
+                 "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made,
+                 "upstream_learned": bool(brought) or (upstream is not None and any(True for _ in upstream.parameters()))},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
         "versions": {library: version(library) for library in LIBRARIES}}
     trained = opening.row_hashes([trainer.opened.column(c) for c in columns], learning)

@@ -55,7 +55,8 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
         members.setdefault(name, []).append(at)
     if len(members) < k:
         what = "rows" if groups is None else "groups"
-        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}", "lower --folds, or add " + what)
+        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}",
+                          f"add {what}, mark their split in a column, or lower --folds")
     classes = {s: i for i, s in enumerate(sorted(set(strata)))}
     shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
     together = list(members.values())

@@ -52,6 +52,8 @@ class Trainer:
         self.fusion = plugins.find(specs.parse(asked.fusion).name, "fusion")
         self.fusion_class = plugins.load(self.fusion)
         self.fusion_options = specs.bind(self.fusion_class, specs.parse(asked.fusion))
+        if asked.bundle:
+            checks.check_bundle([*opened.to_extract, *(w.item for w in opened.wanted)], asked.seed)
         checks.check_fit(asked.fusion, self.fusion_class, {c: a.task for c, a in self.targets.items()})
         self.exit_code = 0
 

@@ -33,6 +33,6 @@ def test_the_chain_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
     predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 240
     assert {len(p["inputs"]) for p in predictions} == {1, 2, 3}  # some inputs are missing
-    assert json.loads((tmp_path / "check/metrics.json").read_text())["rows"] == 240
+    assert json.loads((tmp_path / "check/metrics.json").read_text())["rows"] == 48  # the test alone
     assert "music" in ran.stdout
     assert '"prediction": "vehicles"' in ran.stdout

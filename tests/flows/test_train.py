@@ -128,10 +128,20 @@ def test_other_peoples_predictions_are_scored(mmtool: Callable, tmp_path: Path) 
     data = table(tmp_path, 40)
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     write(tmp_path / "p.jsonl", [{"id": r["id"], "prediction": r["label"] if i % 4 else "low"} for i, r in enumerate(rows)])
-    ran = mmtool("eval", tmp_path / "p.jsonl", data, "--target", "label", "-o", tmp_path / "r")
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "--target", "label", "-o", tmp_path / "r", "--split", "all")
     assert ran.code == 0, ran.err
     wrong = sum(r["label"] != "low" for i, r in enumerate(rows) if i % 4 == 0)
     assert metrics(tmp_path / "r")["overall"]["accuracy"]["value"] == pytest.approx(1 - wrong / 40)
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "--target", "label", "-o", tmp_path / "r")
+    assert "30 of 40 predictions are not of rows with split test and are not scored" in ran.err
+    assert metrics(tmp_path / "r")["overall"]["accuracy"]["value"] == pytest.approx(1 - wrong / 10)
+    write(tmp_path / "p.jsonl", [{"id": r["id"], "prediction": "LOW", "probabilities": {"LOW": 2}} for r in rows[:8]])
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "--target", "label", "-o", tmp_path / "r")
+    assert "2 of 10 rows with split test have a prediction" in ran.err
+    assert "2 predictions are labels that no scored row has, such as 'LOW'" in ran.err
+    assert "the probabilities of 'r0' are none" in ran.err
+    write(tmp_path / "p.jsonl", [{"id": "r0", "prediction": "low"}] * 2)
+    assert "1 ids occur more than once" in mmtool("eval", tmp_path / "p.jsonl", data, "-t", "label", "-o", tmp_path / "r").err
     write(tmp_path / "p.jsonl", [{"id": "nobody", "prediction": "low"}])
     assert "1 ids are not in" in mmtool("eval", tmp_path / "p.jsonl", data, "--target", "label", "-o", tmp_path / "r").err
 

@@ -37,7 +37,7 @@ def test_several_targets_share_a_fusion(mmtool: Callable, tmp_path: Path, told: 
     assert found["inputs"] == ["a"]
     for name in ("p.csv", "p.parquet", "p.jsonl"):
         assert mmtool("predict", data, "-m", model, "-o", tmp_path / name).code == 0
-    ran = mmtool("eval", tmp_path / "p.jsonl", data, "-t", "label", "-o", tmp_path / "q")
+    ran = mmtool("eval", tmp_path / "p.jsonl", data, "-t", "label", "-o", tmp_path / "q", "--split", "all")
     assert ran.code == 0, ran.err
     assert metrics(tmp_path / "q")["rows"] == sum(bool(r["label"]) for r in rows)
     assert mmtool("eval", tmp_path / "p.jsonl", data, "-t", "xor", "-o", tmp_path / "q").code == 1
@@ -112,6 +112,10 @@ def test_features_fused_otherwise_are_refused(mmtool: Callable, tmp_path: Path) 
     ran = mmtool("eval", model, tmp_path / "max", "-o", tmp_path / "r")
     assert ran.code == 1
     assert "fused otherwise" in ran.err
+    for target in ("f", "f/inside"):
+        ran = mmtool("fuse", tmp_path / "f", "-o", tmp_path / target, "-f", "mean")
+        assert ran.code == 2
+        assert "is the folder that is fused" in ran.err
     ran = mmtool("fuse", tmp_path / "mean", "-o", tmp_path / "twice", "-f", "mean")
     assert "fused already" in ran.err
 
@@ -143,3 +147,26 @@ def test_each_of_several_targets_is_scored_where_it_is_there(mmtool: Callable, t
     data.write_text("".join(json.dumps({**row, "sum": "", "label": ""}) + "\n" for row in rows))
     ran = mmtool("eval", model, data, "-o", tmp_path / "r")
     assert (ran.code, "no row has a target that can be read" in ran.err) == (1, True), ran.err
+
+
+def test_features_of_weights_that_a_model_learned_give_numbers_that_are_not_believed(mmtool: Callable, tmp_path: Path) -> None:
+    data, first, second = table(tmp_path, 100), tmp_path / "m.safetensors", tmp_path / "n.safetensors"
+    assert mmtool("extract", data, "-o", tmp_path / "f", *LETTERS).code == 0
+    assert mmtool("train", tmp_path / "f", "-t", "xor", "-f", "gated", "-o", first, "--lr", "0.02").code == 0
+    assert mmtool("fuse", tmp_path / "f", "-o", tmp_path / "g", "-m", first).code == 0
+    ran = mmtool("train", tmp_path / "g", "-t", "xor", "-o", second)
+    assert "the numbers above are then too good" in ran.err
+    assert "not measured with these inputs alone" in mmtool("predict", "-m", second, "--input", "a=a", "--input", "b=z").out
+
+
+def test_rows_that_trained_the_model_are_not_scored_without_a_word(mmtool: Callable, tmp_path: Path) -> None:
+    data, model = table(tmp_path), tmp_path / "m.safetensors"
+    assert mmtool("train", data, "-t", "label", "-o", model, *LETTERS).code == 0
+    ran = mmtool("eval", model, data, "-o", tmp_path / "r", "--split", "all")
+    assert "scored rows trained the model, or equal one that did" in ran.err
+    assert "scored: 120 rows (all rows)" in ran.err
+
+
+def test_a_model_that_knows_nothing_is_said_to(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("train", table(tmp_path), "-t", "other", "-o", tmp_path / "m.safetensors", *LETTERS)
+    assert "other: the model is not clearly better than an answer that sees no input" in ran.err
