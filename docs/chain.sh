@@ -8,5 +8,5 @@ mmtool predict "$DATA" -m model.safetensors -o predictions.jsonl
 mmtool eval predictions.jsonl "$DATA" --target category -o check
 mmtool fuse feats -o fused -f concat
 mmtool train fused --target keywords=tag --target colour_bits=regress -o more.safetensors
-mmtool train "$DATA" --target category -e image=image-cnn -e title=text-rnn:lstm --dense 64 --epochs 4 -o scratch.safetensors
+mmtool train "$DATA" --target category -e image=effnet-lite0 -e title=minilm --finetune title --epochs 2 -o tuned.safetensors
 mmtool info more.safetensors

@@ -33,6 +33,9 @@ def copy(folder: Path) -> Path:
         raise MMToolError(f"{folder} is a file", "name another folder") from None
     except OSError as error:
         raise MMToolError(f"{folder} cannot be used: {error.strerror}", "name another folder") from error
+    if held == sorted(path.name for path in source.iterdir()) and \
+            (folder / MANIFEST).read_bytes() == (source / MANIFEST).read_bytes():
+        return folder / MANIFEST  # it is there already
     if held:
         raise MMToolError(f"{folder} is not empty (it holds {held[0]!r})", "name a new folder")
     entries = sorted(source.iterdir(), key=lambda path: path.name == MANIFEST)  # whoever waits for it finds the rest

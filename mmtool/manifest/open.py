@@ -41,6 +41,8 @@ def open_manifest(name: str) -> Manifest:
     if name == "-":
         return _open_stdin()
     path = Path(name)
+    if not name:
+        raise UsageError("the manifest's name is empty", "give a file or a folder; . is this one")
     if not path.exists():
         raise MMToolError(f"{name} does not exist", "check the path of the manifest")
     lower = path.name.lower()

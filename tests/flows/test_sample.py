@@ -137,3 +137,16 @@ def trained_and_scored(mmtool: Callable, folder: Path, target: str) -> dict:
     found = json.loads(ran.out)
     assert found["rows"] == 48
     return found
+
+
+def test_a_second_call_finds_its_own_copy(mmtool: Callable, tmp_path: Path) -> None:
+    first, second = (mmtool("sample", tmp_path / "s") for _ in range(2))
+    assert (first.code, first.out) == (second.code, second.out) == (0, f"{tmp_path / 's' / 'data.csv'}\n")
+    (tmp_path / "s/data.csv").write_text("mine\n")
+    assert mmtool("sample", tmp_path / "s").code == 1
+
+
+def test_an_empty_name_is_no_manifest(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("extract", "", "-o", tmp_path / "f", *ENCODE)
+    assert ran.code == 2
+    assert "name is empty" in ran.err
