@@ -182,12 +182,21 @@ class Trainer:
     def _split(self) -> Split:
         rows, strata = self.rows, self._strata(self.rows)
         if "split" in self.opened.columns:
-            return splits.read(self.opened.column("split"), rows)
+            split = splits.read(self.opened.column("split"), rows)
+            self._warn_of_torn(split)
+            return split
         if self.settings.folds is not None:
             return Split(rows, [], [], made=True)
         parts = splits.folds(rows, strata, self._groups(rows), splits.TEST_SHARE, self.settings.seed)
         console.say(f"no column 'split': {len(parts[0])} of {len(rows)} rows are kept for the test")
         return Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True)
+
+    def _warn_of_torn(self, split: Split) -> None:
+        """A column `split` may part a group, which --group forbids."""
+        parts = [set(groups) for rows in (split.train + split.val, split.test) if (groups := self._groups(rows)) is not None]
+        if len(parts) == 2 and (torn := sorted(parts[0] & parts[1])):
+            console.warn(f"column 'split' tears {len(torn)} groups of {self.settings.group!r}, such as "
+                         f"{torn[0].partition(' ')[2]!r}: rows of one group both train and test")
 
     def _strata(self, rows: Sequence[int]) -> list[str]:
         found = [{c: a.task.stratum(cell) for c, a in self.targets.items() if (cell := self.truth[c][r]) is not None}

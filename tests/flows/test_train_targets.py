@@ -170,3 +170,8 @@ def test_rows_that_trained_the_model_are_not_scored_without_a_word(mmtool: Calla
 def test_a_model_that_knows_nothing_is_said_to(mmtool: Callable, tmp_path: Path) -> None:
     ran = mmtool("train", table(tmp_path), "-t", "other", "-o", tmp_path / "m.safetensors", *LETTERS)
     assert "other: the model is not clearly better than an answer that sees no input" in ran.err
+
+
+def test_groups_that_a_split_tears_are_named(mmtool: Callable, tmp_path: Path) -> None:
+    ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", "--group", "group", *LETTERS)
+    assert "column 'split' tears 30 groups of 'group', such as 'g0'" in ran.err
