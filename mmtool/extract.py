@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -130,10 +129,7 @@ def _readings(manifest: Manifest, about: Scan, settings: Settings, device: torch
     if settings.encode:
         chosen = inputs.parse_all(settings.encode, about.columns)
     else:
-        chosen, notes = inputs.choose(manifest, about.columns)
-        for note in notes:
-            console.warn(note)
-        console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
+        chosen = inputs.choose_aloud(manifest, about.columns)
     return [sources.build(item, manifest, keep="tokens" if settings.tokens else "pooled", limits=settings.limits,
                           seed=settings.seed, allow_random=settings.allow_random, device=device) for item in chosen]
 

@@ -9,8 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtool.errors import MMToolError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -37,6 +44,22 @@ def sync_folder(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def lock(folder: Path, refusal: MMToolError) -> int | None:
+    """A descriptor that keeps other runs out of a folder until it is closed; None where the system has no such lock.
+
+    Raises `refusal` where another run holds it.
+    """
+    if fcntl is None:
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise refusal from None
+    return fd
 
 
 def write_json(path: Path, value: Any) -> str:

@@ -21,7 +21,7 @@ from mmtool.extraction.folder import Partial
 from mmtool.features.format import ERRORS, FORMAT, FRONT, HEADER, ROWS, check_target, shard_name, status_column, write_shard
 from mmtool.features.reader import Features
 from mmtool.matching import check_features
-from mmtool.model import load, plugin_of
+from mmtool.model import load, plugin_of, under
 from mmtool.network import Front, key_of
 from mmtool.opening import Opened
 from mmtool.training.data import pooled
@@ -125,7 +125,7 @@ def read(features: Features) -> tuple[Front, dict[str, dict[str, Any]]]:
     entries = {n: {**e, "weights": "package"} for n, e in upstream["inputs"].items()}
     dims = {n: e["dim"] for n, e in entries.items()}
     front = Front(dims, plugin_of("fusion", upstream["front"]["fusion"], dims))
-    front.load_state_dict(_under("front/", load_file(features.folder / "fused" / FRONT)))
+    front.load_state_dict(under("front/", load_file(features.folder / "fused" / FRONT)))
     return front.eval(), entries
 
 
@@ -139,8 +139,8 @@ def tensors(features: Features, names: Sequence[str]) -> tuple[dict[str, dict[st
     """What the encoders of some inputs learned in `fit`, and the weights that a model brought, of plain or fused features."""
     if features.header.get("upstream"):
         kept = load_file(features.folder / "fused" / FRONT)
-        assets = {n: _under(f"encoder/{n}/", kept) for n in names}
-        return assets, {n: found for n in names if (found := _under(f"weights/{n}/", kept))}
+        assets = {n: under(f"encoder/{n}/", kept) for n in names}
+        return assets, {n: found for n in names if (found := under(f"weights/{n}/", kept))}
     return {n: features.assets(n) for n in names}, {n: found for n in names if (found := features.weights(n))}
 
 
@@ -156,7 +156,3 @@ def used_inputs(opened: Opened | Features, rows: Sequence[int]) -> list[list[str
 def patterns(opened: Opened, rows: Sequence[int]) -> list[str]:
     """The same as keys of tables."""
     return [key_of(used) for used in used_inputs(opened, rows)]
-
-
-def _under(prefix: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from mmtool import plugins
+from mmtool import console, plugins
 from mmtool.errors import UsageError
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Blob, Cell
@@ -94,6 +95,15 @@ def choose(manifest: Manifest, columns: Sequence[str]) -> tuple[list[Input], lis
         raise UsageError("no column holds paths of pictures or sounds, or free text, that an installed encoder reads",
                          "; ".join([*notes, f"say which with -e COLUMN=ENCODER; columns: {', '.join(columns)}"]))
     return chosen, notes
+
+
+def choose_aloud(manifest: Manifest, columns: Sequence[str]) -> list[Input]:
+    """The same, and tells people what was chosen and left out."""
+    chosen, notes = choose(manifest, columns)
+    for note in notes:
+        console.warn(note)
+    console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
+    return chosen
 
 
 def _unused(name: str, chosen: Sequence[Input]) -> str:

@@ -202,24 +202,25 @@ def load(path: Path) -> Model:
         upstream = None
         if header["upstream"]:
             upstream = Front(dims, plugin_of("fusion", header["upstream"]["fusion"], dims))
-            upstream.load_state_dict(_under("upstream/", tensors))
+            upstream.load_state_dict(under("upstream/", tensors))
             dims = {"fused": upstream.fusion.dim}
         tasks = {}
         for number, column in enumerate(sorted(header["tasks"])):
             tasks[column] = plugin_of("task", header["tasks"][column])
-            tasks[column].set_assets(_under(f"task/{number}/", tensors))
+            tasks[column].set_assets(under(f"task/{number}/", tensors))
         network = Network(Front(dims, plugin_of("fusion", header["fusion"], dims)), tasks, header["hidden"])
-        network.load_state_dict(_under("network/", tensors))
+        network.load_state_dict(under("network/", tensors))
         names = sorted(header["inputs"])
-        return Model(header, network.eval(), {n: _under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
-                     {n: found for n in names if (found := _under(f"weights/{n}/", tensors))},
+        return Model(header, network.eval(), {n: under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
+                     {n: found for n in names if (found := under(f"weights/{n}/", tensors))},
                      None if upstream is None else upstream.eval())
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise MMToolError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
                           "train again, or install the versions that `mmtool info` shows") from error
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

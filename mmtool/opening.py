@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,10 +149,7 @@ def _choose(manifest: Manifest, about: Scan, settings: Settings) -> list[Input]:
     if settings.extraction.encode:
         chosen = inputs.parse_all(settings.extraction.encode, columns)
     else:
-        chosen, notes = inputs.choose(manifest, columns)
-        for note in notes:
-            console.warn(note)
-        console.say("encoders: " + " ".join(f"-e {shlex.quote(f'{i.name}={i.encoder}')}" for i in chosen))
+        chosen = inputs.choose_aloud(manifest, columns)
     for text in settings.targets:
         column = targets.parse(text, columns)[0]
         for item in [i for i in chosen if column in i.columns]:

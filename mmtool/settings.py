@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mmtool import encoding
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
+from mmtool.extraction.sources import path_option
 from mmtool.features.format import HEADER
 
 NUMBERS = ("schedule", "warmup", "epochs", "lr", "encoder_lr", "weight_decay", "l1", "clip", "batch_size", "accumulate",
@@ -85,15 +85,7 @@ def _spec(entry: Mapping[str, Any]) -> str:
 
 
 def _encode(name: str, entry: Mapping[str, Any], weights: Mapping[str, Path]) -> str:
-    options = dict(entry["options"])
-    for key, value in options.items():
-        if isinstance(value, dict):
-            if name not in weights:
-                raise UsageError(f"input {name!r} needs the file {value['file']!r}", f"give it: --weights {name}=FILE")
-            if encoding.plain_options({"": weights[name]})[""]["sha256"] != value["sha256"]:
-                raise MMToolError(f"{weights[name]} is not the {value['file']!r} that input {name!r} was made with",
-                                  f"its SHA-256 must be {value['sha256']}")
-            options[key] = weights[name]
+    options = {k: path_option(v, name, weights) if isinstance(v, dict) else v for k, v in entry["options"].items()}
     return f"{name}@{'+'.join(entry['columns'])}={_spec({'name': entry['identity']['name'], 'options': options})}"
 
 

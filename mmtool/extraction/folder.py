@@ -20,11 +20,6 @@ from mmtool.features import rows as rows_file
 from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
 from mmtool.features.part import Part
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 PROGRESS = ".progress.json"
 PARTS = ".parts"
 
@@ -70,15 +65,9 @@ class Partial:
 
     def _take(self) -> None:
         """Keep other runs out, until this process ends or the folder is in its place."""
-        if fcntl is None:
-            return
         self.release()
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.release()
-            raise MMToolError(f"another run is writing {self.target}", "wait for it, or choose another -o") from None
+        refusal = MMToolError(f"another run is writing {self.target}", "wait for it, or choose another -o")
+        self._lock = files.lock(self.folder, refusal)
 
     @property
     def shards_done(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -167,7 +167,7 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
         plugin = plugins.find(header["identity"]["name"])
         cls = plugins.load(plugin)
         state = headers.states.get(name) or None
-        options = {k: (Path(v["file"]) if state else _path_option(v, name, weights)) if isinstance(v, dict) else v
+        options = {k: (Path(v["file"]) if state else path_option(v, name, weights)) if isinstance(v, dict) else v
                    for k, v in header["options"].items()}
         unknown = sorted(set(options) - set(specs.signature(cls)))
         if unknown:
@@ -186,7 +186,8 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
     return readings
 
 
-def _path_option(stored: dict[str, str], name: str, weights: dict[str, Path]) -> Path:
+def path_option(stored: dict[str, str], name: str, weights: Mapping[str, Path]) -> Path:
+    """The file that a header's path option stands for. Raises UsageError for none, MMToolError for another file."""
     if name not in weights:
         raise UsageError(f"input {name!r} needs the file {stored['file']!r}", f"give it: --weights {name}=FILE")
     given = encoding.plain_options({"": weights[name]})[""]

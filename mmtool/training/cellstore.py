@@ -59,11 +59,6 @@ class CellStore:
     raws: dict[int, Raw]
     values: np.ndarray[Any, Any]
 
-    @property
-    def present(self) -> Tensor:
-        """Which rows have a usable cell, `[N]`."""
-        return torch.tensor([s == "ok" for s in self.statuses])
-
     def length(self, row: int) -> int:
         """How long a row's cell is on its first axis, as far as that can differ: 0 for pictures and for what is not kept."""
         place = self.places[row]

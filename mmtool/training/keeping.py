@@ -26,11 +26,6 @@ from torch import Tensor
 from mmtool import console, files
 from mmtool.errors import Interrupted, MMToolError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 PLAN = "plan.json"
 SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
 """Seconds between two checkpoints, 5 by default, and at least twenty times as long as one takes."""
@@ -53,7 +48,8 @@ class Place:
         if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
             raise MMToolError(f"{self.folder} is in the way and is no unfinished model", "move it away")
         self.folder.mkdir(exist_ok=True)
-        self._take()
+        refusal = MMToolError(f"another run is training {self.output}", "wait for it, or choose another -o")
+        self._lock = files.lock(self.folder, refusal)
         try:
             before = json.loads((self.folder / PLAN).read_bytes())
         except (OSError, ValueError):
@@ -70,16 +66,6 @@ class Place:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         files.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
         return facts
-
-    def _take(self) -> None:
-        if fcntl is None:
-            return
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.release()
-            raise MMToolError(f"another run is training {self.output}", "wait for it, or choose another -o") from None
 
     def release(self) -> None:
         """Let other runs in."""

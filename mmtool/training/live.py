@@ -18,11 +18,10 @@ from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
 from mmtool.engine import Engine
 from mmtool.errors import MMToolError
+from mmtool.features.format import BLOCK_ROWS
 from mmtool.inputs import Input
 from mmtool.media.augment import Policy
 from mmtool.training.cellstore import CellStore
-
-BLOCK = 256
 
 
 @dataclass
@@ -63,8 +62,8 @@ class Live:
         """Every row through a frozen encoder, pooled, `[N, 1, D]`, on the CPU, in the blocks that `extract` has."""
         engine = Engine(encoder, device, "fp32", batch_size)
         rows: list[Tensor | None] = []
-        for start in range(0, len(self.store.statuses), BLOCK):
-            block = range(start, min(start + BLOCK, len(self.store.statuses)))
+        for start in range(0, len(self.store.statuses), BLOCK_ROWS):
+            block = range(start, min(start + BLOCK_ROWS, len(self.store.statuses)))
             rows += engine.encode([cell_of(self, encoder, row, None) for row in block], keep="pooled")
         encoder.to("cpu")
         tokens = Tokens.from_rows(rows)
