@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, fused, info, opening, report
+from mmtool import console, costs, fused, info, opening, report, worth
 from mmtool.api import Task, Tokens
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -29,10 +29,15 @@ from mmtool.training.solve import one_thread
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says. `split` is test or all; `target` belongs to predictions, a model knows its own."""
+    """What the command line says. `split` is test or all; `target` belongs to predictions, a model knows its own.
+
+    `by_input`: what is each input worth, by the chosen `metric` or the task's main one?
+    """
 
     split: str = "test"
     target: str | None = None
+    by_input: bool = False
+    metric: str | None = None
     seed: int = 0
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
 
@@ -53,12 +58,31 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
     report.check_report(output)
     model = load(path)
+    if settings.by_input:
+        fused_only = model.upstream is not None and opening.is_features(name) and Features(Path(name)).inputs == ["fused"]
+        worth.check(model, settings.metric, fused=fused_only or model.inputs == ["fused"])
     with opening.open_for(model, name, settings.extraction, settings.split) as (features, names, code):
         check_features(model, features, names)
         with one_thread():
             scored = _score(model, features, names, settings)
-        report.write(output, scored, _about_model(path, name, model, features, f"{scored.rows} {scored.which}"))
+        about = _about_model(path, name, model, features, f"{scored.rows} {scored.which}")
+        if settings.by_input:
+            _add_costs(model, features, names, scored, about, settings)
+        report.write(output, scored, about)
     return Result(scored.metrics, code)
+
+
+def _add_costs(model: Model, features: Features, names: list[str], scored: report.Scored, about: report.About,
+               settings: Settings) -> None:
+    ids = list(dict.fromkeys(i for part in scored.parts.values() for i in part.ids))
+    found = {}
+    for name in names:
+        sound = [i for i in ids if about.statuses[i].get(name) == "ok"]  # others may have crashed a reader
+        rows = about.rows(set(costs.some(sound)))
+        found[name] = costs.measure(model, features, name, rows, about.base, settings.extraction)
+    for part in scored.parts.values():
+        for name, cost in found.items():
+            part.found["worth"]["inputs"][name]["cost"] = cost
 
 
 def _about_model(path: Path, name: str, model: Model, features: Features, scored: str) -> report.About:
@@ -115,7 +139,7 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
     told = used if names == ["fused"] else None
     predictions = model.predictions(inputs, told)
     by_subset = _by_fused(model, inputs, used) if told else _by_subset(model, inputs, names)
-    parts = {}
+    parts, asked = {}, {}
     for column, task in model.tasks.items():
         at = [i for i, row in enumerate(rows) if row in readable[column]]
         truth = {i: cells[column][rows[i]] for i in at}
@@ -129,8 +153,12 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
         found = measure.tables(task, (chosen, list(truth.values())), by_inputs, settings.seed)
         ids = [features.rows["id"][rows[i]].as_py() for i in at]
         parts[column] = report.Part(task, found, ids, chosen, list(truth.values()))
+        asked[column] = (at, list(truth.values()))
     for note in notes:
         console.warn(note)
+    if settings.by_input:
+        for column, found in worth.measure(model, inputs, asked, settings.metric, settings.seed).items():
+            parts[column].found["worth"] = found
     return report.Scored(parts, len(rows), which, notes, len(model.columns) > 1)
 
 
@@ -206,6 +234,8 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     """Predictions of any tool (JSONL) against a manifest, matched by id."""
     if settings.target is None:
         raise UsageError("predictions are scored against a column", "name it: --target COLUMN[=TASK]")
+    if settings.by_input:
+        raise UsageError("--by-input hides inputs from a model; predictions are made already", "give the model")
     report.check_report(output)
     predictions = _read_predictions(path)
     opened = open_manifest(manifest)

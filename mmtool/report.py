@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmtool.manifest.rows import Row
 
 METRICS, PREDICTIONS, PAGE, PLOTS = "metrics.json", "predictions.jsonl", "report.html", "plots"
+KINDS = ("overall", "by_inputs", "baselines", "worth")
 SHOWN = ("accuracy", "f1_micro", "f1_macro", "subset_accuracy", "roc_auc", "log_loss", "r2", "rmse", "mae")
 """What has room in a terminal; the rest is in metrics.json."""
 
@@ -46,7 +47,7 @@ class Scored:
         facts = {"rows": self.rows, "scored": self.which}
         if not self.several:
             return {**next(iter(self.parts.values())).found, **facts}
-        kinds = ("overall", "by_inputs", "baselines")
+        kinds = [kind for kind in KINDS if all(kind in p.found for p in self.parts.values())]
         return {**{kind: {c: p.found[kind] for c, p in self.parts.items()} for kind in kinds}, **facts}
 
     @property
@@ -113,7 +114,8 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
                   for c in about.curves.get(column, [])]
         lines = [{**p, "id": i, "target": t} for i, p, t in zip(part.ids, part.predictions, part.truth, strict=True)]
         targets.append(TargetPart(column, about.tasks[column], list(part.task.labels), part.task.main_metric,
-                                  part.task.greater_is_better, part.found, lines, part.truth, curves))
+                                  part.task.greater_is_better, part.found, lines, part.truth, curves,
+                                  worth=part.found.get("worth")))
     shown = {row.id for part in targets for row in worst_rows(part)[1]}
     cells = shower(about.inputs, about.rows(shown), about.base, about.statuses)
     write(folder, Page(about.title, about.facts, scored.notes, targets, cells))
@@ -132,10 +134,23 @@ def show_all(metrics: dict[str, Any], main: Sequence[str], *, to_stdout: bool = 
     """The same for a metrics.json, which may be that of several targets."""
     if all(set(m) == {"value", "low", "high"} for m in metrics["overall"].values()):
         show(metrics, main, to_stdout=to_stdout)
+        show_worth(metrics.get("worth"), "", to_stdout=to_stdout)
         return
     for column in metrics["overall"]:
-        part = {kind: metrics[kind].get(column, {}) for kind in ("overall", "by_inputs", "baselines")}
+        part = {kind: metrics[kind].get(column, {}) for kind in KINDS if kind in metrics}
         show(part, main, title=column, to_stdout=to_stdout)
+        show_worth(part.get("worth"), column, to_stdout=to_stdout)
+
+
+def show_worth(worth: dict[str, Any] | None, title: str, *, to_stdout: bool = False) -> None:
+    """What each input is worth and costs, and what follows in words."""
+    if not worth:
+        return
+    from mmtool.page import worth as told
+
+    console.table((f"{title} worth in {worth['metric']}".strip(), *told.HEADS[1:]), told.lines(worth), to_stdout=to_stdout)
+    for sentence in told.sentences(worth):
+        console.out(console.literal(sentence)) if to_stdout else console.say(sentence)
 
 
 def cell(metric: dict[str, float] | None) -> str:

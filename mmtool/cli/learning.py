@@ -115,6 +115,8 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="REPORT", help="The folder to write.")],
     split: Annotated[str, typer.Option("--split", metavar="test|all", help="The rows to score with a model.")] = "test",
     target: Annotated[str | None, typer.Option("--target", "-t", metavar="COLUMN[=TASK]", help="For predictions.")] = None,
+    by_input: Annotated[bool, typer.Option("--by-input", help="What is each input worth (exact Shapley values)?")] = False,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Of --by-input; the task's main one.")] = None,
     weights: opt.Weights = None,
     max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")] = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
@@ -128,10 +130,13 @@ def evaluate(
     from mmtool.extract import Settings as ExtractSettings
     from mmtool.model import is_model
 
+    if metric is not None and not by_input:
+        raise UsageError("--metric belongs to --by-input", "say --by-input, too; metrics.json has every metric anyhow")
     extraction = ExtractSettings(weights=tuple(weights or ()), max_bad=max_bad, kept=False, device=device,
                                  batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed)
     run = evaluate_model if is_model(what) else evaluate_predictions
-    result = run(what, data, output, Settings(split=split, target=target, seed=seed, extraction=extraction))
+    result = run(what, data, output, Settings(split=split, target=target, by_input=by_input, metric=metric, seed=seed,
+                                              extraction=extraction))
     console.say(f"scored: {result.metrics['rows']} rows ({result.metrics['scored']})")
     report.show_all(result.metrics, report.SHOWN)
     console.say(f"the page: {output / report.PAGE}")

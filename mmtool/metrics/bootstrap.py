@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +23,8 @@ def measure(task: Task, predictions: Sequence[dict[str, Any]], targets: Sequence
         return {}
     values = task.metrics(predictions, targets, np.ones((1, n)))
     wanted = int(np.clip(WORK / (n * max(len(task.labels), 1)), FEWEST, MOST))
-    rng = np.random.default_rng(seed)
     parts: dict[str, list[Any]] = {name: [] for name in values}
-    step = max(1, CHUNK // n)
-    for start in range(0, wanted, step):
-        size = min(step, wanted - start)
-        counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(size)]).astype(float)  # [R, N]
+    for counts in resamples(n, wanted, seed):
         for name, found in task.metrics(predictions, targets, counts).items():
             parts[name].append(found)
     out = {}
@@ -39,3 +35,12 @@ def measure(task: Task, predictions: Sequence[dict[str, Any]], targets: Sequence
             low, high = np.percentile(resampled, [2.5, 97.5])
             out[name] = {"value": round(float(value[0]), 6), "low": round(float(low), 6), "high": round(float(high), 6)}
     return out
+
+
+def resamples(n: int, wanted: int, seed: int) -> Iterator[Any]:
+    """How often each of `n` rows counts in `wanted` resamples, `[R, N]` a part; equal arguments give equal counts."""
+    rng = np.random.default_rng(seed)
+    step = max(1, CHUNK // n)
+    for start in range(0, wanted, step):
+        size = min(step, wanted - start)
+        yield np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(size)]).astype(float)

@@ -35,7 +35,8 @@ class Shown:
 class TargetPart:
     """All about one target. `metrics` as in a metrics.json, `predictions` as in predictions.jsonl, `truth` as written.
 
-    Rows of `predictions` and `truth` belong together; all of them were scored.
+    Rows of `predictions` and `truth` belong together; all of them were scored. Where nothing was scored, these and `metrics`
+    may be empty. `worth`: what each input is worth, as in a metrics.json; `comparison`: the candidates that were compared.
     """
 
     column: str
@@ -47,6 +48,8 @@ class TargetPart:
     predictions: list[dict[str, Any]]
     truth: list[str]
     curves: list[Curve]
+    worth: dict[str, Any] | None = None
+    comparison: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
