@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmtool import cells
 from mmtool.engine import Engine, choose_device
@@ -25,10 +26,22 @@ from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row
 from mmtool.model import Model
 from mmtool.reading import Job, Task, read
+from mmtool.report import About, Scored
 from mmtool.training.solve import one_thread
 
 MOST_CELLS, FEWEST_CELLS, MOST_SECONDS = 64, 3, 5.0
 """Cells of an input that are timed; fewer, where they take longer than so many seconds."""
+
+
+def add(model: Model, features: Features, names: Sequence[str], scored: Scored, about: About,
+        settings: ExtractSettings) -> None:
+    """Put each input's `cost` beside its worth, measured on some of the scored rows whose cell was sound."""
+    ids = list(dict.fromkeys(i for part in scored.parts.values() for i in part.ids))
+    for name in names:
+        sound = [i for i in ids if about.statuses[i].get(name) == "ok"]  # others may have crashed a reader
+        cost = measure(model, features, name, about.rows(set(some(sound))), about.base, settings)
+        for part in scored.parts.values():
+            part.found["worth"]["inputs"][name]["cost"] = cost
 
 
 def measure(model: Model, features: Features, name: str, rows: Mapping[str, Row], base: Path,
@@ -59,7 +72,7 @@ def _reading(model: Model, name: str, base: Path, settings: ExtractSettings) -> 
 
 def _timed(reading: Reading, rows: Mapping[str, Row], settings: ExtractSettings) -> dict[str, Any]:
     encoder = reading.built.encoder
-    tensors = [*encoder.parameters(), *encoder.buffers()]
+    tensors: list[Tensor] = [*encoder.parameters(), *encoder.buffers()]
     held = None if encoder.weights_sha256 else sum(t.numel() * t.element_size() for t in tensors)
     engine = Engine(encoder, choose_device(settings.device), "fp32", 1)
     jobs = {reading.name: Job(reading.source, reading.preparer, np.zeros(0, np.uint64))}

@@ -67,22 +67,9 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
             scored = _score(model, features, names, settings)
         about = _about_model(path, name, model, features, f"{scored.rows} {scored.which}")
         if settings.by_input:
-            _add_costs(model, features, names, scored, about, settings)
+            costs.add(model, features, names, scored, about, settings.extraction)
         report.write(output, scored, about)
     return Result(scored.metrics, code)
-
-
-def _add_costs(model: Model, features: Features, names: list[str], scored: report.Scored, about: report.About,
-               settings: Settings) -> None:
-    ids = list(dict.fromkeys(i for part in scored.parts.values() for i in part.ids))
-    found = {}
-    for name in names:
-        sound = [i for i in ids if about.statuses[i].get(name) == "ok"]  # others may have crashed a reader
-        rows = about.rows(set(costs.some(sound)))
-        found[name] = costs.measure(model, features, name, rows, about.base, settings.extraction)
-    for part in scored.parts.values():
-        for name, cost in found.items():
-            part.found["worth"]["inputs"][name]["cost"] = cost
 
 
 def _about_model(path: Path, name: str, model: Model, features: Features, scored: str) -> report.About:

@@ -42,7 +42,7 @@ def check(model: Model, metric: str | None, *, fused: bool) -> None:
                          "inputs can be hidden; or train a model on the inputs themselves")
     if len(model.inputs) > MOST_PLAYERS:
         raise UsageError(f"--by-input goes through every subset of at most {MOST_PLAYERS} inputs; the model has "
-                         f"{len(model.inputs)}", f"leave it out (metrics.json has each input alone), or train on {MOST_PLAYERS}")
+                         f"{len(model.inputs)}", "leave --by-input out (metrics.json has each input alone), or train on fewer")
     known = {column: {*model.metrics(column)["overall"], task.main_metric} - {""} for column, task in model.tasks.items()}
     if metric is not None and not any(metric in names for names in known.values()):
         raise UsageError(f"--metric {metric!r}: the model's task has no such metric",
@@ -107,14 +107,14 @@ def _worth(names: Sequence[str], raw: Values, task: Task, metric: str) -> dict[s
     raw = {subset: found[usable] for subset, found in raw.items()}
     up = task.greater_is_better if metric == task.main_metric else metric not in LESS_IS_BETTER
     game = {subset: found if up else -found for subset, found in raw.items()}
-    whole, none = tuple(names), ()
+    whole, none = tuple(names), tuple[str, ...]()
     shares = shapley(names, game)
     inputs = {}
     for name in names:
         others = tuple(n for n in names if n != name)
-        found = {"shapley": interval(shares[name]), "alone": interval(game[(name,)] - game[none]),
-                 "left_out": interval(game[whole] - game[others])}
-        inputs[name] = {**found, "verdict": verdict(len(names), found["shapley"], found["left_out"])}
+        worth, lost = interval(shares[name]), interval(game[whole] - game[others])
+        inputs[name] = {"shapley": worth, "alone": interval(game[(name,)] - game[none]), "left_out": lost,
+                        "verdict": verdict(len(names), worth, lost)}
     pairs = []
     for a, b in combinations(names, 2):
         more = interval(game[(a, b)] - game[(a,)] - game[(b,)] + game[none])

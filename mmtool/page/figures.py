@@ -107,7 +107,7 @@ def by_inputs(part: TargetPart) -> Plot | None:
 
     caption = ("Dots are the values, bars the 95 % intervals. Each subset is scored on the rows that have those inputs, "
                "with every other input hidden.")
-    return Plot("inputs", "What each input is worth", caption, draw(paint, 0.9 + 0.4 * len(found)))
+    return Plot("inputs", "With some of the inputs", caption, draw(paint, 0.9 + 0.4 * len(found)))
 
 
 def curves(part: TargetPart) -> Plot | None:

@@ -103,7 +103,16 @@ def contents(parts: list[TargetPart]) -> list[dict[str, Any]]:
     out = []
     for number, part in enumerate(parts, 1):
         metric = words.chosen(part)
+        if metric is None and part.comparison:
+            out.append(_compared(number, part, part.comparison))
+            continue
         nothing = part.metrics.get("baselines", {}).get(words.WITHOUT, {}).get(metric) if metric else None
         out.append({"number": number, "column": part.column, "task": part.task, "metric": words.title_of(metric or ""),
                     "value": _cell(part.metrics["overall"][metric]) if metric else ("–", ""), "nothing": _cell(nothing)})
     return out
+
+
+def _compared(number: int, part: TargetPart, found: dict[str, Any]) -> dict[str, Any]:
+    best, nothing = next(iter(found["candidates"]), None), found.get("without_inputs")
+    return {"number": number, "column": part.column, "task": part.task, "metric": words.title_of(found["metric"]),
+            "value": _cell(best), "nothing": ("–" if nothing is None else words.number(nothing), "")}

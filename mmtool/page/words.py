@@ -50,7 +50,7 @@ def greater(part: TargetPart, metric: str) -> bool:
 
 def chosen(part: TargetPart) -> str | None:
     """The metric that the page is about: the task's own, else the best known that means something on these rows."""
-    found = part.metrics["overall"]
+    found = part.metrics.get("overall", {})
     return next((m for m in (part.main_metric, *FIRST, *sorted(found)) if m in found), None)
 
 

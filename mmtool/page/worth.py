@@ -23,10 +23,18 @@ def signed(value: float, size: float | None = None) -> str:
     return text if text.startswith("−") or not text.strip("0.") else "+" + text
 
 
+def signed_cell(metric: words.Metric) -> tuple[str, str]:
+    """A gain and its interval, on one scale."""
+    return signed(metric["value"], _size(metric)), signed_interval(metric)
+
+
 def signed_interval(metric: words.Metric) -> str:
     """`−0.010 to +0.053`."""
-    size = max(abs(metric[key]) for key in ("low", "value", "high"))
-    return f"{signed(metric['low'], size)} to {signed(metric['high'], size)}"
+    return f"{signed(metric['low'], _size(metric))} to {signed(metric['high'], _size(metric))}"
+
+
+def _size(metric: words.Metric) -> float:
+    return max(abs(metric[key]) for key in ("low", "value", "high"))
 
 
 def seconds(value: float | None) -> str:
@@ -50,7 +58,7 @@ def size(count: int | None) -> str:
 
 def lines(worth: Worth) -> list[list[str]]:
     """The table of a terminal, the most valuable input first."""
-    return [[name, *(f"{signed(m['value'])} [{signed_interval(m)}]" for m in (e["shapley"], e["alone"], e["left_out"])),
+    return [[name, *("{} [{}]".format(*signed_cell(m)) for m in (e["shapley"], e["alone"], e["left_out"])),
              seconds(_cost(e).get("seconds_per_row")), size(_cost(e).get("encoder_bytes"))] for name, e in _ranked(worth)]
 
 
@@ -59,7 +67,7 @@ def table(worth: Worth) -> Table:
     rows = []
     for name, entry in _ranked(worth):
         cost = _cost(entry)
-        cells = [(signed(m["value"]), signed_interval(m)) for m in (entry["shapley"], entry["alone"], entry["left_out"])]
+        cells = [signed_cell(m) for m in (entry["shapley"], entry["alone"], entry["left_out"])]
         feature = cost.get("feature_bytes_per_row")
         rows.append([(name, entry["verdict"]), *cells, (seconds(cost.get("seconds_per_row")), _cells_timed(cost)),
                      (size(cost.get("encoder_bytes")), "" if feature is None else f"features {size(feature)} a row")])
@@ -74,8 +82,8 @@ def pairs(worth: Worth) -> Table | None:
     found = sorted(worth["pairs"], key=lambda p: (-abs(p["interaction"]["value"]), p["inputs"]))
     if not found:
         return None
-    rows = [[(" + ".join(p["inputs"]), p["word"]), *((signed(m["value"]), signed_interval(m)) for m in
-                                                    (p["together"], p["apart"], p["interaction"]))] for p in found]
+    rows = [[(" + ".join(p["inputs"]), p["word"]), *map(signed_cell, (p["together"], p["apart"], p["interaction"]))]
+            for p in found]
     note = "A metric with a ceiling makes two inputs look redundant where each alone comes near it."
     if len(found) >= MANY_PAIRS:
         note += f" Of {len(found)} intervals, about one in twenty misses zero by chance alone."
@@ -112,8 +120,8 @@ def _gain(worth: Worth) -> list[str]:
         if first["low"] > next_best["high"]:
             out.append(f"{name} is worth most: {signed(first['value'])}, {100 * first['value'] / gain:.0f} % of the gain.")
         else:
-            out.append(f"{name} comes first with {signed(first['value'])}, before {second} with "
-                       f"{signed(next_best['value'])}, but their intervals overlap.")
+            out.append(f"{name} ({signed(first['value'])}) and {second} ({signed(next_best['value'])}) lead; "
+                       "their intervals overlap.")
     return out
 
 
@@ -158,10 +166,10 @@ def _of_costs(worth: Worth) -> list[str]:
     if spare:
         name, took, entry = spare[0]
         held = _cost(entry).get("encoder_bytes")
-        also = " Each by itself: these intervals do not say that several can go." if len(spare) > 1 else ""
-        out.append(f"Nothing is clearly lost without {_or([n for n, _, _ in spare])}."
-                   f"{also} Without {name} a row takes {seconds(total - took)}"
-                   + (f", and {size(held)} of weights less are held." if held else "."))
+        also = f", each by itself: that several can go is not shown. {name} takes longest; without it" if len(spare) > 1 else \
+            ". Without it"
+        out.append(f"Nothing is clearly lost without {_or([n for n, _, _ in spare])}{also} a row takes {seconds(total - took)}"
+                   + (f" and {size(held)} of weights are not needed." if held else "."))
     return out
 
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from mmtool import files
 from mmtool.console import literal
-from mmtool.page import tables, words
+from mmtool.page import comparison, tables, words, worth
 from mmtool.page.contents import Page, Shown, TargetPart
 from mmtool.page.figures import Plot, by_inputs, curves, slug
+from mmtool.page.figures_comparison import dots
+from mmtool.page.figures_worth import bars
 from mmtool.page.worst import worst_rows
 from mmtool.report import PAGE, PLOTS
 
-KINDS = ("inputs", "confusion", "roc", "pr", "reliability", "tags", "counts", "truth", "residuals", "curves")
+OWN_SECTION = ("comparison", "worth")
+KINDS = (*OWN_SECTION, "inputs", "confusion", "roc", "pr", "reliability", "tags", "counts", "truth", "residuals", "curves")
 MEDIA_BYTES = 1_500_000
 """What the pictures and sounds of a page may hold together."""
 URI_KINDS = {"image": ("data:image/jpeg;base64,", "data:image/png;base64,"),
@@ -53,7 +56,7 @@ def plots_of(part: TargetPart) -> list[Plot]:
         from mmtool.page import figures_regress
 
         own = figures_regress.plots(part)
-    return [plot for plot in (by_inputs(part), *own, curves(part)) if plot is not None]
+    return [plot for plot in (dots(part), bars(part), by_inputs(part), *own, curves(part)) if plot is not None]
 
 
 def render(page: Page, plots: Sequence[Sequence[Plot]]) -> str:
@@ -68,14 +71,34 @@ def render(page: Page, plots: Sequence[Sequence[Plot]]) -> str:
     template = environment.from_string((resources("mmtool.page") / "page.html.jinja").read_text(encoding="utf-8"))
     show = _within_budget(page.cells)
     targets = [_target(part, each, show) for part, each in zip(page.targets, plots, strict=True)]
-    return template.render(page=page, contents=tables.contents(page.targets), targets=targets).lstrip()
+    return template.render(page=page, contents=tables.contents(page.targets), targets=targets,
+                           scored=any(part.predictions for part in page.targets)).lstrip()
 
 
 def _target(part: TargetPart, plots: Sequence[Plot], show: Callable[[str], list[Shown]]) -> dict[str, Any]:
     how, rows = worst_rows(part)
-    return {"part": part, "sentences": words.sentences(part), "summary": words.summary(part), "plots": plots,
-            "metrics": tables.metrics(part), "by_inputs": tables.by_inputs(part), "labels": tables.labels(part),
-            "confusions": tables.confusions(part), "how": how, "worst": [(row, show(row.id)) for row in rows]}
+    measured = bool(part.metrics.get("overall"))
+    own = {plot.kind: plot for plot in plots if plot.kind in OWN_SECTION}
+    return {"part": part, "rows": len(part.predictions) or (part.comparison or {}).get("rows", 0),
+            "sentences": words.sentences(part) if part.metrics else [], "summary": words.summary(part),
+            "plots": [plot for plot in plots if plot.kind not in own], "comparison": _comparison(part, own),
+            "worth": _worth(part, own), "metrics": tables.metrics(part) if measured else None,
+            "by_inputs": tables.by_inputs(part) if measured else None,
+            "labels": tables.labels(part) if part.predictions else None,
+            "confusions": tables.confusions(part) if part.predictions else None, "how": how,
+            "worst": [(row, show(row.id)) for row in rows]}
+
+
+def _worth(part: TargetPart, plots: dict[str, Plot]) -> dict[str, Any] | None:
+    found = part.worth
+    return None if not found else {"plot": plots["worth"], "sentences": worth.sentences(found), "table": worth.table(found),
+                                   "pairs": worth.pairs(found), "subsets": worth.subsets(found)}
+
+
+def _comparison(part: TargetPart, plots: dict[str, Plot]) -> dict[str, Any] | None:
+    found = part.comparison
+    return None if not found else {"plot": plots.get("comparison"), "sentences": comparison.sentences(found),
+                                   "table": comparison.table(found), "skipped": comparison.skipped(found)}
 
 
 def _within_budget(cells: Callable[[str], list[Shown]]) -> Callable[[str], list[Shown]]:

@@ -94,6 +94,52 @@ def regress(outputs: int = 1, rows: int = 300, seed: int = 0, constant: bool = F
     return part(task, "regress", "price", made, [json.dumps(row) for row in y.tolist()])
 
 
+def worth(names: Sequence[str] = ("image", "text", "audio"), seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """What inputs are worth, from a game in which the first two overlap and the last brings nothing, with costs."""
+    from mmtool import worth as measured
+    from mmtool.shapley import coalitions
+
+    rng = np.random.default_rng(seed)
+    powers = {n: 0.3 / (1 + i) if i < len(names) - 1 else 0.0 for i, n in enumerate(names)}
+    game = {s: np.concatenate([[0.0], rng.normal(scale=0.01, size=99)]) + 0.3 + max([powers[n] for n in s], default=0)
+            + 0.3 * sum(powers[n] for n in s) for s in coalitions(names)}
+    task = Classify()
+    task.labels = ["x", "y"]
+    found = measured._worth(sorted(names), game, task, "accuracy") | {"rows": 240, "inputs_never_hidden": True}
+    for at, name in enumerate(sorted(names)):
+        found["inputs"][name]["cost"] = {"seconds_per_row": 0.0137 / (1 + at) ** 3, "cells": 64, "device": "cpu", "threads": 1,
+                                         "encoder_bytes": 45_600_000 // (1 + at), "feature_bytes_per_row": 2048, "why": None}
+    return {**found, **changes}
+
+
+def comparison(count: int, names: Sequence[str] = (), seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """So many candidates, the best first; the ones that follow at once are within its noise."""
+    rng = np.random.default_rng(seed)
+    fusions = ["gated", "late", "concat", "sum", "poe", "film", "lmf", "tensor", "mfb", "mutan", "moe", "deepset"]
+    values = np.sort(0.9 - np.abs(rng.normal(scale=0.06, size=count)))[::-1]
+    candidates = []
+    for at, value in enumerate(values.tolist()):
+        gap = value - float(values[0])
+        fusion = fusions[at % len(fusions)]
+        name = names[at % len(names)] if names else fusion + ("" if at < len(fusions) else f" of {at} inputs")
+        candidates.append({
+            "name": name, "kind": ("fusion", "input", "subset", "head", "ensemble")[at // len(fusions) % 5],
+            "inputs": [["image", "text"], ["image"], ["text"]][at % 3], "fusion": fusion, "value": value, "low": value - 0.03,
+            "high": value + 0.03, "gap": {"value": gap, "low": gap - 0.02, "high": min(gap + 0.02, 1.0)} if at else None,
+            "p_best": 0.4 / (1 + at), "loss": 0.3 + 0.01 * at, "parameters": 12_345 * (1 + at % 5),
+            "train_seconds": 1.2 + at, "predict_ms_per_row": 0.02 + 0.001 * at, "chosen": at == min(2, count - 1)})
+    return {"metric": "accuracy", "greater_is_better": True, "rows": 553, "folds": 5, "how": "out of fold, 5 folds",
+            "without_inputs": 0.71, "candidates": candidates,
+            "skipped": [{"name": "mult", "why": "it needs tokens, and these features are pooled"}],
+            "ensemble": {"members": {candidates[0]["name"]: 0.6, candidates[-1]["name"]: 0.4}, "value": 0.91, "low": 0.88,
+                         "high": 0.94}, **changes}
+
+
+def compared(found: dict[str, Any], column: str = "kind") -> TargetPart:
+    """A target of which there is a comparison and nothing else."""
+    return TargetPart(column, "classify", [], found["metric"], found["greater_is_better"], {}, [], [], [], comparison=found)
+
+
 def page(*targets: TargetPart, cells: Any = None, title: str = "A made model") -> Page:
     """A page of these targets, with a text as the only cell of a row."""
     show = cells or (lambda row_id: [Shown("text", "text", "caption", text=f"The words of {row_id}.")])
