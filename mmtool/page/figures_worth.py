@@ -26,10 +26,10 @@ def bars(part: TargetPart) -> Plot | None:
         axes = figure.subplots()
         for at, (_, entry) in enumerate(entries):
             first, m = at == 0, entry["shapley"]
-            axes.barh(at, m["value"], 0.5, color=BLUE, alpha=0.75, label="worth (Shapley value)" if first else None)
+            axes.barh(at, m["value"], 0.42, color=BLUE, alpha=0.75, label="worth (Shapley value)" if first else None)
             axes.plot([m["low"], m["high"]], [at, at], color=BLACK, linewidth=1.6, solid_capstyle="butt")
-            for key, place, marker, colour, text in (("alone", at - 0.36, "o", ORANGE, "gain alone"),
-                                                     ("left_out", at + 0.36, "D", GREY, "lost without it")):
+            for key, place, marker, colour, text in (("alone", at - 0.32, "o", ORANGE, "gain alone"),
+                                                     ("left_out", at + 0.32, "D", GREY, "lost without it")):
                 other = entry[key]
                 axes.plot([other["low"], other["high"]], [place, place], color=colour, linewidth=1.4, alpha=0.6)
                 axes.plot([other["value"]], [place], marker, color=colour, markersize=5, linestyle="none",

@@ -42,7 +42,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "not measured"
     if value >= 1:
-        return f"{words.number(value)} s"
+        return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
     return f"{1000 * value:.3g} ms" if value >= 1e-3 else f"{1e6 * value:.3g} µs"
 
 
