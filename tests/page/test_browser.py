@@ -97,7 +97,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every task, with names that are too long for any screen."""
     named = made.classify(labels=[LONG, "<script>window.ran = 1</script>", "x"], rows=60)
     named = replace(named, column=LONG, predictions=[{**p, "id": LONG, "inputs": [LONG]} for p in named.predictions])
-    page = replace(made.page(named, made.classify(30, 300), made.tag(30, 100), made.regress(4), made.regress(), cells=cells),
+    named = replace(named, worth=made.worth([LONG, "image", "<b>bold</b>"]),
+                    comparison=made.comparison(40, [LONG, "x", "<i>y</i>"]))
+    many = replace(made.classify(30, 300), worth=made.worth([f"input {i}" for i in range(8)]), comparison=made.comparison(12))
+    alone = made.compared(made.comparison(2, [LONG]), LONG)
+    page = replace(made.page(named, many, alone, made.tag(30, 100), made.regress(4), made.regress(), cells=cells),
                    title=LONG, facts=[(LONG, LONG)] * 5, notes=[LONG])
     out = tmp_path_factory.mktemp("report")
     write(out, page)
