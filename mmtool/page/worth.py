@@ -84,7 +84,7 @@ def pairs(worth: Worth) -> Table | None:
         return None
     rows = [[(" + ".join(p["inputs"]), p["word"]), *map(signed_cell, (p["together"], p["apart"], p["interaction"]))]
             for p in found]
-    note = "A metric with a ceiling makes two inputs look redundant where each alone comes near it."
+    note = "A metric with a ceiling makes two inputs look redundant where each alone already comes near it."
     if len(found) >= MANY_PAIRS:
         note += f" Of {len(found)} intervals, about one in twenty misses zero by chance alone."
     return Table([("pair", ""), ("together", "gain of both over no input"), ("apart", "the gains of each alone, added up"),
@@ -150,8 +150,19 @@ def _of_pairs(worth: Worth) -> list[str]:
         out.append(f"{_and(pair['inputs'])} are {pair['word']}: together they gain {signed(pair['together']['value'])}, "
                    f"{'less' if less else 'more'} than the {signed(pair['apart']['value'])} of each alone added up "
                    f"(difference {signed(pair['interaction']['value'])} [{signed_interval(pair['interaction'])}]).")
-    more = len(clear) - MOST_PAIRS
-    return [*out, f"{more} more pair{' is' if more == 1 else 's are'} clearly one or the other."] if more > 0 else out
+    if (more := len(clear) - MOST_PAIRS) > 0:
+        out.append(f"{more} more pair{' is' if more == 1 else 's are'} clearly one or the other.")
+    room = _room(worth)
+    if room is not None and any(p["word"] == "redundant" and p["apart"]["value"] > room for p in clear):
+        out.append(f"No model can gain more than {signed(room)} here, and some of these sums are above that: in part, what "
+                   f"looks redundant is the ceiling of {words.title_of(worth['metric'])}.")
+    return out
+
+
+def _room(worth: Worth) -> float | None:
+    """The largest gain over no input that the metric allows; None of one that this page does not know."""
+    none = float(worth["none"]["value"])
+    return None if worth["metric"] not in words.ABOUT else 1 - none if worth["greater_is_better"] else none
 
 
 def _of_costs(worth: Worth) -> list[str]:

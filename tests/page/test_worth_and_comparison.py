@@ -68,6 +68,15 @@ def test_of_many_clear_pairs_the_strongest_are_told() -> None:
     assert "Of 12 intervals, about one in twenty misses zero by chance alone." in table.note
 
 
+def test_a_ceiling_is_named_where_it_makes_inputs_look_redundant() -> None:
+    found = {**pair("a", "b", -0.5), "apart": {"value": 0.8, "low": 0.79, "high": 0.81}}
+    said = ("No model can gain more than +0.700 here, and some of these sums are above that: in part, what looks redundant "
+            "is the ceiling of Accuracy.")
+    assert said in worth.sentences(game({"a": entry(0.3)}, pairs=[found]))
+    assert said not in worth.sentences(game({"a": entry(0.3)}, pairs=[pair("a", "b", -0.5)]))
+    assert not any("ceiling" in s for s in worth.sentences(game({"a": entry(0.3)}, pairs=[found], metric="their own")))
+
+
 def test_what_can_be_saved_is_said_of_what_is_not_missed() -> None:
     inputs = {"photo": entry(0.01, seconds_per_row=0.02, encoder_bytes=45_000_000), "text": entry(0.3, seconds_per_row=0.001)}
     said = worth.sentences(game(inputs))
