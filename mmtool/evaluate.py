@@ -90,7 +90,7 @@ def _about_model(path: Path, name: str, model: Model, features: Features, scored
         return {str(i): table.slice(at, 1).to_pylist()[0] for at, i in enumerate(ids) if str(i) in wanted}
 
     return report.About(f"{path.name} on {Path(name).name or name}", facts, model.header["inputs"], rows,
-                        Path(features.header["base"]), tasks, curves, statuses)
+                        Path(features.header["base"]), tasks, curves, statuses, model.header["comparison"])
 
 
 def _columns_as_inputs(manifest: Manifest, columns: list[str]) -> dict[str, dict[str, Any]]:

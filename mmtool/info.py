@@ -8,7 +8,7 @@ from typing import Any
 
 from mmtool.errors import MMToolError
 from mmtool.features.format import HEADER
-from mmtool.report import METRICS
+from mmtool.report import COMPARISON, METRICS
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def info(path: Path) -> dict[str, Any]:
         return {"kind": "features", **Features(path).header}
     if (path / METRICS).is_file():
         return {"kind": "report", **json.loads((path / METRICS).read_bytes())}
+    if (path / COMPARISON).is_file():
+        return {"kind": "comparison", **json.loads((path / COMPARISON).read_bytes())}
     if path.is_file():
         from mmtool.model import read_header
 

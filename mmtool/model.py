@@ -28,7 +28,8 @@ from mmtool.training.measure import divisors, used_in
 
 FORMAT = 1
 KEYS = {"format": int, "inputs": dict, "fusion": dict, "hidden": list, "tasks": dict, "recipe": dict, "asked": dict,
-        "data": dict, "metrics": dict, "temperatures": dict, "curves": list, "versions": dict, "upstream": dict, "tied": dict}
+        "data": dict, "metrics": dict, "temperatures": dict, "curves": list, "versions": dict, "upstream": dict, "tied": dict,
+        "comparison": dict}
 INPUT_KEYS = {"columns": list, "modality": str, "encoder": str, "package": str, "options": dict, "identity": dict,
               "pooled": bool, "dim": int, "dtype": str, "limits": dict, "fitted": bool, "weights": str}
 TASK_KEYS = {"name": str, "options": dict, "package": str, "labels": list}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mmtool.api import Task
     from mmtool.manifest.rows import Row
 
-METRICS, PREDICTIONS, PAGE, PLOTS = "metrics.json", "predictions.jsonl", "report.html", "plots"
+METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON = "metrics.json", "predictions.jsonl", "report.html", "plots", "comparison.json"
 KINDS = ("overall", "by_inputs", "baselines", "worth")
 SHOWN = ("accuracy", "f1_micro", "f1_macro", "subset_accuracy", "roc_auc", "log_loss", "r2", "rmse", "mae")
 """What has room in a terminal; the rest is in metrics.json."""
@@ -80,6 +80,7 @@ class About:
     tasks: Mapping[str, str]
     curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     statuses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    comparison: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def check_report(folder: Path) -> None:
@@ -88,17 +89,49 @@ def check_report(folder: Path) -> None:
         raise MMToolError(f"{folder} is a file", "choose another -o")
     if not folder.absolute().parent.is_dir():
         raise MMToolError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o")
-    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS}):
+    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON}):
         raise MMToolError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten")
 
 
 def write(folder: Path, scored: Scored, about: About) -> None:
     """metrics.json, predictions.jsonl, plots and report.html; the page comes last."""
-    folder.mkdir(exist_ok=True)
-    (folder / PAGE).unlink(missing_ok=True)  # an old page must not stand beside new numbers
+    _clear(folder)
     files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
     files.write_json(folder / METRICS, scored.metrics)
     _write_page(folder, scored, about)
+
+
+def _clear(folder: Path) -> None:
+    """A folder without an old page or old numbers, which must not stand beside new ones."""
+    folder.mkdir(exist_ok=True)
+    for name in (PAGE, METRICS, PREDICTIONS, COMPARISON):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[str, str]], tasks: Mapping[str, str],
+                     title: str) -> None:
+    """comparison.json, plots and report.html of a comparison, which has an entry for each target."""
+    from mmtool.page.contents import Page, TargetPart
+    from mmtool.page.write import write
+
+    _clear(folder)
+    files.write_json(folder / COMPARISON, {"targets": dict(found)})
+    parts = [TargetPart(column, tasks[column], [], one["metric"], one["greater_is_better"], {}, [], [], [], comparison=one)
+             for column, one in found.items()]
+    write(folder, Page(title, facts, [], parts, lambda _: []))
+
+
+def show_comparison(found: Mapping[str, Any], *, to_stdout: bool = False) -> None:
+    """The candidates of each target for people, the best first, and what follows in words."""
+    from mmtool.page import comparison as told
+
+    for column, one in found.items():
+        table = told.table(one)
+        heads = tuple(head for head, _ in table.heads)
+        console.table((f"{column}: {heads[0]}" if len(found) > 1 else heads[0], *heads[1:]),
+                      [tuple(" ".join(filter(None, pair)) for pair in row) for row in table.rows], to_stdout=to_stdout)
+        for sentence in told.sentences(one):
+            console.out(console.literal(sentence)) if to_stdout else console.say(sentence)
 
 
 def _write_page(folder: Path, scored: Scored, about: About) -> None:
@@ -115,7 +148,7 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
         lines = [{**p, "id": i, "target": t} for i, p, t in zip(part.ids, part.predictions, part.truth, strict=True)]
         targets.append(TargetPart(column, about.tasks[column], list(part.task.labels), part.task.main_metric,
                                   part.task.greater_is_better, part.found, lines, part.truth, curves,
-                                  worth=part.found.get("worth")))
+                                  worth=part.found.get("worth"), comparison=about.comparison.get(column)))
     shown = {row.id for part in targets for row in worst_rows(part)[1]}
     cells = shower(about.inputs, about.rows(shown), about.base, about.statuses)
     write(folder, Page(about.title, about.facts, scored.notes, targets, cells))

@@ -19,7 +19,8 @@ def train(
     target: Annotated[list[str] | None, typer.Option(
         "--target", "-t", metavar="COLUMN[=TASK]",
         help="What to predict; may be given several times. The task (classify, tag, regress) is chosen if not said.")] = None,
-    fusion: Annotated[str, typer.Option("--fusion", "-f", metavar="FUSION", help="How inputs become one.")] = "concat",
+    fusion: Annotated[str, typer.Option("--fusion", "-f", metavar="FUSION|auto",
+                                        help="How inputs become one; auto compares all and takes the best.")] = "concat",
     encode: opt.Encode = None,
     task: Annotated[str | None, typer.Option("--task", metavar="auto|TASK", help="Of targets that say none.")] = None,
     finetune: Annotated[list[str] | None, typer.Option(
@@ -156,5 +157,7 @@ def info(path: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a f
         console.out_json(facts)
         return
     console.table(("", ""), summary(facts), to_stdout=True)
+    if facts["kind"] == "comparison":
+        report.show_comparison(facts["targets"], to_stdout=True)
     if metrics := facts.get("metrics", facts if facts["kind"] == "report" else None):
         report.show_all(metrics, report.SHOWN, to_stdout=True)

@@ -10,6 +10,7 @@ import typer
 
 from mmtool import __version__, console
 from mmtool.cli import options as opt
+from mmtool.cli.comparing import compare
 from mmtool.cli.learning import evaluate, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(plugins_app, name="plugins")
 app.command()(fuse)
 app.command()(train)
+app.command()(compare)
 app.command("eval")(evaluate)
 app.command()(info)
 app.command()(sample)

@@ -110,7 +110,7 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
            schedule: torch.optim.lr_scheduler.LambdaLR, scaler: Any, state: State, ids: Sequence[str]) -> Iterator[float]:
     """The rest of an epoch; yields the loss after every step of the optimizer, when the state can be kept."""
     graph.train()
-    chance = _chance(recipe.seed, state.epoch, 0)
+    chance = chance_of(recipe.seed, state.epoch, 0)
     order = torch.tensor(part.fit)[torch.randperm(len(part.fit), generator=chance)]
     batches = _by_length(order, recipe.batch_size, feed.lengths, chance) if graph.live else _split(order, recipe.batch_size)
     prepared = feed.batches([at.tolist() for at in batches[state.step :]], state.epoch) if graph.live else None
@@ -118,7 +118,7 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
     lasts = {min(start + recipe.accumulate, len(batches)) for start in sizes}
     gathered = 0.0
     for at in batches[state.step :]:
-        chance = _chance(recipe.seed, state.epoch, state.step + 1)
+        chance = chance_of(recipe.seed, state.epoch, state.step + 1)
         torch.manual_seed(chance.initial_seed())  # dropout, and whatever an encoder draws in training
         inputs = to_device(take(part.table.inputs, at), device)
         if prepared is not None:
@@ -164,7 +164,7 @@ def drop_inputs(inputs: dict[str, Tokens], share: float, generator: torch.Genera
     return {n: Tokens(inputs[n].values, inputs[n].mask & kept[:, i : i + 1]) for i, n in enumerate(names)}
 
 
-def _chance(seed: int, epoch: int, step: int) -> torch.Generator:
+def chance_of(seed: int, epoch: int, step: int) -> torch.Generator:
     """The generator of one step; step 0 orders the rows of the epoch."""
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
     return torch.Generator().manual_seed(mixed % (1 << 63))
@@ -180,11 +180,15 @@ def _by_length(order: Tensor, size: int, lengths: Tensor, chance: torch.Generato
 
 
 def _split(order: Tensor, size: int) -> list[Tensor]:
-    """Batches; a single row left over joins the last one, since a batch norm can do nothing with it."""
-    parts = list(torch.split(order, size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
+    return list(torch.split(order, split_sizes(len(order), size)))
+
+
+def split_sizes(rows: int, size: int) -> list[int]:
+    """Rows of each batch; a single row left over joins the last one, since a batch norm can do nothing with it."""
+    whole, rest = divmod(rows, size)
+    if whole and rest == 1:
+        return [size] * (whole - 1) + [size + 1]
+    return [size] * whole + ([rest] if rest else [])
 
 
 def steps_of(rows: int, recipe: Recipe) -> int:
@@ -193,8 +197,7 @@ def steps_of(rows: int, recipe: Recipe) -> int:
 
 
 def _count(rows: int, size: int) -> int:
-    whole, rest = divmod(rows, size)
-    return max(1, whole + (rest > (1 if whole else 0)))
+    return max(1, len(split_sizes(rows, size)))
 
 
 def _autocast(device: torch.device, recipe: Recipe) -> contextlib.AbstractContextManager[object]:

@@ -117,7 +117,7 @@ class Run:
 
     def _solve(self, parts: list[tuple[Part, dict[str, Encoder]]], networks: list[Network], how: str) -> Result:
         final = self.prepare(*self.whole)
-        strengths, curves = self._heads([p for p, _ in parts], networks, final, self.whole[0])
+        strengths, curves = self.heads([p for p, _ in parts], networks, final, self.whole[0])
         for column, found in strengths.items():
             of = f"{column}: " if len(strengths) > 1 else ""
             console.say(f"{of}solved by L-BFGS; L2 strength {exact.describe(found)}, chosen on {how}")
@@ -129,7 +129,7 @@ class Run:
         recipe = {"optimizer": "lbfgs", "l2": strengths, "modality_dropout": self.settings.modality_dropout or 0.0}
         return Result(fitted, final, self.whole[1], recipe, curves)
 
-    def _heads(self, parts: list[Part], networks: list[Network], final: Network | None,
+    def heads(self, parts: list[Part], networks: list[Network], final: Network | None,
                whole: Part) -> tuple[dict[str, dict[str, float]], list[exact.Curve]]:
         strengths, curves = {}, []
         for column in networks[0].columns:
@@ -141,7 +141,7 @@ class Run:
         recipe = self.recipe()
         begun = bool(self.learning) and self.settings.optimizer == "auto" and self.solvable(networks[0])
         if begun:
-            self._heads([p for p, _ in parts], networks, None, parts[0][0])
+            self.heads([p for p, _ in parts], networks, None, parts[0][0])
             console.say(f"the heads begin where L-BFGS left them on frozen features, chosen on {how}")
         fitted, curves, epochs = [], [], []
         for number, ((part, encoders), network) in enumerate(zip(parts, networks, strict=True)):
@@ -157,7 +157,7 @@ class Run:
             whole, encoders = self.whole
             network = self.prepare(whole, encoders)
             if begun:
-                self._heads([whole], [network], None, whole)
+                self.heads([whole], [network], None, whole)
             graph, _, _ = self._train(len(parts), "all rows", whole, encoders, network,
                                       replace(recipe, epochs=sorted(epochs)[len(epochs) // 2]), begun=begun)
             chosen = _all(encoders, graph)

@@ -17,23 +17,21 @@ from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Headers, Reading, like, parse_weights
 from mmtool.manifest.open import Manifest
 from mmtool.model import FORMAT, Model
-from mmtool.network import Front
+from mmtool.training import comparing
 from mmtool.training.fit import Result
 from mmtool.training.live import Live
 
 if TYPE_CHECKING:
-    from mmtool.training.trainer import Trainer
+    from mmtool.training.trainer import Prepared, Trainer
 
 LIBRARIES = ("mmtool", "torch", "numpy", "scipy", "safetensors")
 
 
 def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperatures: dict[str, Any], how: str,
-          entries: dict[str, dict[str, Any]], lives: list[Live], upstream: Front | None) -> Model:
-    """The model with a header that says all that is needed to run it, and to make it again.
-
-    `entries` are those of the frozen inputs; the others are added.
-    """
+          ready: Prepared) -> Model:
+    """The model with a header that says all that is needed to run it, and to make it again."""
     features, asked, learning = trainer.opened.features, trainer.settings, trainer.learning
+    entries, lives, upstream = dict(ready.entries), ready.lives, ready.upstream
     assets, weights = ({}, {}) if features is None else fused.tensors(features, list(entries))
     brought = list(weights)
     for name in brought:
@@ -56,7 +54,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
     known = {c: [trainer.truth[c][r] for r in learning] for c in trainer.targets}
     source = [trainer.opened.ids[r] for r in learning] if features is None else [s["sha256"] for s in features.header["shards"]]
     header = {
-        "format": FORMAT, "inputs": entries, "temperatures": temperatures, "hidden": list(asked.hidden),
+        "format": FORMAT, "inputs": entries, "temperatures": temperatures, "hidden": list(ready.run.settings.hidden),
         "recipe": {**fitted.recipe, "seed": asked.seed, "held_out": how},
         "asked": {**settings.kept(asked), "allow_random": asked.extraction.allow_random},
         "fusion": {"name": trainer.fusion.name, "options": trainer.fusion_options},
@@ -67,6 +65,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
                  "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made,
                  "upstream_learned": bool(brought) or (upstream is not None and any(True for _ in upstream.parameters()))},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
+        "comparison": comparing.timeless(trainer.comparison),
         "versions": {library: version(library) for library in LIBRARIES}}
     trained = opening.row_hashes([trainer.opened.column(c) for c in columns], learning)
     return Model(header, fitted.network, assets, trained, weights, upstream)

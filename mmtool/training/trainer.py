@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
-from mmtool.training import cellstore, checks, measure, recording, splits, targets
+from mmtool.training import candidates, cellstore, checks, comparing, measure, recording, splits, targets
 from mmtool.training.data import Table, answers_of, pooled
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
@@ -28,9 +29,21 @@ from mmtool.training.solve import one_thread
 from mmtool.training.splits import Split
 from mmtool.training.targets import Asked
 
+AUTO = "auto"
+"""The fusion that is chosen by a comparison of all that are installed."""
 INNER_FOLDS = 5
 FOLD_ROWS = 5000
 """Up to so many training rows, held-out rows come from folds, so that every row is used; above, one part is enough."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fitting begins with. `upstream` made fused features; `entries` are the frozen inputs' for the header."""
+
+    run: Run
+    upstream: Front | None
+    entries: dict[str, dict[str, Any]]
+    lives: list[Live]
 
 
 class Trainer:
@@ -49,20 +62,24 @@ class Trainer:
         self.learning = sorted(self.split.train + self.split.val)
         for column, found in self.targets.items():
             found.task.fit([cell for r in self.learning if (cell := self.truth[column][r]) is not None])
-        self.fusion = plugins.find(specs.parse(asked.fusion).name, "fusion")
-        self.fusion_class = plugins.load(self.fusion)
-        self.fusion_options = specs.bind(self.fusion_class, specs.parse(asked.fusion))
+        self._use(candidates.LINEAR if asked.fusion == AUTO else asked.fusion)
         if asked.bundle:
             checks.check_bundle([*opened.to_extract, *(w.item for w in opened.wanted)], asked.seed)
-        checks.check_fit(asked.fusion, self.fusion_class, {c: a.task for c, a in self.targets.items()})
+        self.comparison: dict[str, dict[str, Any]] | None = None
+        """Of each target, where the fusion was chosen by one."""
         self.exit_code = 0
+
+    def _use(self, fusion: str) -> None:
+        self.fusion = plugins.find(specs.parse(fusion).name, "fusion")
+        self.fusion_class, self.fusion_options = candidates.fusion_of(fusion, {c: a.task for c, a in self.targets.items()})
 
     @property
     def plugins(self) -> list[Any]:
         """What tells fusion and tasks, as they are installed, from others."""
         tasks = [[c, a.name, a.package, encoding.plain_options(a.options), encoding.source_sha256(a.task)]
                  for c, a in self.targets.items()]
-        return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options)]
+        fusions = [[p.package, p.name] for p in plugins.found() if p.kind == "fusion"] if self.settings.fusion == AUTO else []
+        return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options), fusions]
 
     def _targets(self) -> dict[str, Asked]:
         found: dict[str, Asked] = {}
@@ -81,8 +98,8 @@ class Trainer:
             raise UsageError(f"{names} has no option {min(unused)!r}", "leave it out")
         return dict(sorted(found.items()))  # the order in which they were said must change nothing
 
-    def go(self, place: Place) -> Model:
-        """Everything that takes time."""
+    def prepare(self, place: Place) -> Prepared:
+        """Everything up to the fitting: extraction, reading, one table of the learning rows."""
         upstream, entries, names = self._inputs(place)
         lives = self._lives(place)
         self.exit_code = self._judge(lives)
@@ -94,12 +111,22 @@ class Trainer:
                 raise MMToolError(f"input {name!r} is missing in every training row", "leave it out, or check its column")
         run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, [self.opened.ids[r] for r in self.learning],
                   self.device, self._workers(), place)
+        return Prepared(run, upstream, entries, lives)
+
+    def go(self, place: Place) -> Model:
+        """Everything that takes time."""
+        ready = self.prepare(place)
+        run = ready.run
+        if self.settings.fusion == AUTO:
+            self.comparison, line = comparing.choose(self, run)
+            self._use(line["fusion"])
+            run.settings = replace(run.settings, fusion=line["fusion"], hidden=tuple(line["hidden"]))
         with contextlib.nullcontext() if run.learning else one_thread():
-            pairs, how = self._pairs(run.solved)
+            pairs, how = self.pairs(run.solved)
             fitted = run.go(pairs, how)
-            patterns = None if upstream is None else fused.patterns(self.opened, self.learning)
-            metrics, temperatures = self._measure(fitted, cells, patterns)
-        return recording.model(self, fitted, metrics, temperatures, how, entries, lives, upstream)
+            patterns = None if ready.upstream is None else fused.patterns(self.opened, self.learning)
+            metrics, temperatures = self._measure(fitted, run.targets, patterns)
+        return recording.model(self, fitted, metrics, temperatures, how, ready)
 
     def _inputs(self, place: Place) -> tuple[Front | None, dict[str, dict[str, Any]], list[str]]:
         """The front that made fused features, the entries of frozen inputs for the header, and the names that are read."""
@@ -180,30 +207,30 @@ class Trainer:
         return made
 
     def _split(self) -> Split:
-        rows, strata = self.rows, self._strata(self.rows)
+        rows, strata = self.rows, self.strata(self.rows)
         if "split" in self.opened.columns:
             split = splits.read(self.opened.column("split"), rows)
             self._warn_of_torn(split)
             return split
         if self.settings.folds is not None:
             return Split(rows, [], [], made=True)
-        parts = splits.folds(rows, strata, self._groups(rows), splits.TEST_SHARE, self.settings.seed)
+        parts = splits.folds(rows, strata, self.groups(rows), splits.TEST_SHARE, self.settings.seed)
         console.say(f"no column 'split': {len(parts[0])} of {len(rows)} rows are kept for the test")
         return Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True)
 
     def _warn_of_torn(self, split: Split) -> None:
         """A column `split` may part a group, which --group forbids."""
-        parts = [set(groups) for rows in (split.train + split.val, split.test) if (groups := self._groups(rows)) is not None]
+        parts = [set(groups) for rows in (split.train + split.val, split.test) if (groups := self.groups(rows)) is not None]
         if len(parts) == 2 and (torn := sorted(parts[0] & parts[1])):
             console.warn(f"column 'split' tears {len(torn)} groups of {self.settings.group!r}, such as "
                          f"{torn[0].partition(' ')[2]!r}: rows of one group both train and test")
 
-    def _strata(self, rows: Sequence[int]) -> list[str]:
+    def strata(self, rows: Sequence[int]) -> list[str]:
         found = [{c: a.task.stratum(cell) for c, a in self.targets.items() if (cell := self.truth[c][r]) is not None}
                  for r in rows]
         return ["\0".join(strata.get(c, "") for c in self.targets) for strata in found]
 
-    def _groups(self, rows: Sequence[int]) -> list[str] | None:
+    def groups(self, rows: Sequence[int]) -> list[str] | None:
         column = self.settings.group
         if column is None:
             return None
@@ -212,11 +239,11 @@ class Trainer:
         cells = self.opened.column(column)
         return [f"row {r}" if cells[r] is None else f"group {cells[r]}" for r in rows]
 
-    def _pairs(self, solved: bool) -> tuple[list[tuple[list[int], list[int]]], str]:
+    def pairs(self, solved: bool) -> tuple[list[tuple[list[int], list[int]]], str]:
         """Pairs of (fit, held-out) positions in `learning`, and what the held-out rows are."""
         learning, split = self.learning, self.split
         everyone = list(range(len(learning)))
-        groups = self._groups(learning)
+        groups = self.groups(learning)
         members = len(learning) if groups is None else len(set(groups))
         k = self.settings.folds
         if k is None and split.val and (not solved or len(learning) > FOLD_ROWS):
@@ -225,13 +252,13 @@ class Trainer:
             return [(fit, [i for i in everyone if learning[i] in val])], f"{len(val)} validation rows"
         if k is None and solved and len(learning) <= FOLD_ROWS:
             k = max(2, min(INNER_FOLDS, members))
-        parts = splits.folds(everyone, self._strata(learning), groups, k or max(2, min(splits.VAL_SHARE, members)),
+        parts = splits.folds(everyone, self.strata(learning), groups, k or max(2, min(splits.VAL_SHARE, members)),
                              self.settings.seed)
         held = parts if k else parts[:1]
         how = f"out of fold, {k} folds" if k else f"{len(parts[0])} validation rows, made"
         return [([i for i in everyone if i not in out], part) for part in held for out in [set(part)]], how
 
-    def _measure(self, fitted: Result, cells: dict[str, list[str | None]],
+    def _measure(self, fitted: Result, cells: Mapping[str, Sequence[str | None]],
                  patterns: list[str] | None) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
         found, temperatures = {}, {}
         for column in self.targets:

@@ -1,0 +1,56 @@
+"""`mmtool compare`: every fusion, every single input and simple heads on the same features and folds -> a report folder."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtool import opening, report
+from mmtool.engine import be_deterministic, choose_device
+from mmtool.errors import UsageError
+from mmtool.settings import Settings
+from mmtool.training import checks, comparing
+from mmtool.training.keeping import Place
+from mmtool.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """The comparison of each target, as comparison.json has it, and how an extraction before it ended."""
+
+    found: dict[str, dict[str, Any]]
+    exit_code: int
+
+
+def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *, only_fusions: bool, ensemble: bool,
+            trials: int = 0) -> Result:
+    """Compare on features or a manifest; the test rows are left alone. Raises MMToolError where nothing can be compared."""
+    report.check_report(output)
+    device: torch.device = choose_device(asked.extraction.device)
+    checks.check(asked, device)
+    if "auto" in wanted:
+        raise UsageError("-f auto is what `compare` does by itself", "leave -f out, or name fusions")
+    be_deterministic(device)
+    _, known = opening.fingerprint(name)
+    opened = opening.open_data(name, asked, known)
+    trainer = Trainer(opened, asked, device)
+    with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
+        place = Place(Path(folder) / "compare.safetensors")
+        place.begin("compare", {})
+        try:
+            run = trainer.prepare(place).run
+            found = comparing.compare(trainer, run, wanted, only_fusions=only_fusions, ensemble=ensemble, trials=trials)
+        finally:
+            place.release()
+    first = next(iter(found.values()))
+    facts = [("data", name), ("rows", f"{len(trainer.learning)} that train or validate; "
+                                      f"{len(trainer.split.test)} of the test were left alone"),
+             ("inputs", ", ".join(sorted(set[str]().union(*(c["inputs"] for c in first["candidates"]))))),
+             ("measured", first["how"]), ("seed", str(asked.seed))]
+    report.write_comparison(output, found, facts, {c: a.name for c, a in trainer.targets.items()},
+                            f"fusions and inputs of {Path(name).name or name}")
+    return Result(found, trainer.exit_code)

@@ -1,0 +1,77 @@
+"""What takes part in a comparison: fusions of all inputs, every single input, every subset, simple heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from mmtool import plugins, specs
+from mmtool.api import Task
+from mmtool.errors import MMToolError, UsageError
+from mmtool.network import MOST_SUBSETS_OF
+from mmtool.training import checks
+
+LINEAR = "concat"
+"""Single inputs and subsets are judged with the linear head that is solved for."""
+HEADS = ((64,), (256, 64))
+"""Dense layers behind concatenated inputs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to predict: `inputs` through a fusion (as the command line writes it) and dense layers of widths `hidden`."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    fusion: str
+    hidden: tuple[int, ...] = ()
+
+
+def choose(names: Sequence[str], wanted: Sequence[str], tasks: Mapping[str, Task], hidden: tuple[int, ...],
+           *, only_fusions: bool) -> tuple[list[Candidate], list[dict[str, str]]]:
+    """The candidates over these inputs, and those that cannot take part, with why.
+
+    `wanted`: fusions as the command line writes them; none: every one that is installed. Of a single input only heads
+    are compared. Raises UsageError for a fusion that is named twice.
+    """
+    every = tuple(sorted(names))
+    out: list[Candidate] = []
+    skipped: list[dict[str, str]] = []
+    fusions = list(wanted) or installed()
+    if twice := [f for f in fusions if fusions.count(f) > 1]:
+        raise UsageError(f"fusion {twice[0]!r} is named twice")
+    for text in fusions if len(every) > 1 or wanted else [LINEAR]:
+        try:
+            fusion_of(text, tasks)
+        except MMToolError as error:
+            if wanted:
+                raise
+            skipped.append({"name": text, "why": str(error)})
+        else:
+            out.append(Candidate(text, "fusion", every, text, hidden))
+    if only_fusions:
+        return out, skipped
+    if not hidden:
+        out += [Candidate(f"{LINEAR}, dense {'-'.join(map(str, widths))}", "head", every, LINEAR, widths) for widths in HEADS]
+    sizes = range(1, len(every)) if len(every) <= MOST_SUBSETS_OF else (1,)
+    for size in sizes:
+        for subset in combinations(every, size):
+            kind = "input" if size == 1 else "subset"
+            out.append(Candidate(f"{' + '.join(subset)}{' alone' if size == 1 else ''}", kind, subset, LINEAR, hidden))
+    return out, skipped
+
+
+def installed() -> list[str]:
+    """Every fusion that is installed, by name."""
+    return sorted({p.name for p in plugins.found() if p.kind == "fusion"})
+
+
+def fusion_of(text: str, tasks: Mapping[str, Task]) -> tuple[Any, dict[str, Any]]:
+    """The class and the options of a fusion that suits these tasks. Raises MMToolError."""
+    spec = specs.parse(text)
+    cls = plugins.load(plugins.find(spec.name, "fusion"))
+    checks.check_fit(text, cls, tasks)
+    return cls, specs.bind(cls, spec)

@@ -1,0 +1,239 @@
+"""Candidates on the same features, the same folds and the same budget: what each predicts for rows that it did not learn.
+
+Shapes: N held-out rows, K outputs of a task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtool import console
+from mmtool.allocator import keep_memory
+from mmtool.api import Encoder, Task
+from mmtool.errors import MMToolError
+from mmtool.metrics import greedy, ranking
+from mmtool.network import Head, Network, only, take
+from mmtool.training import candidates, measure, together
+from mmtool.training.candidates import Candidate
+from mmtool.training.data import Data, Part, Table
+from mmtool.training.fit import Run
+from mmtool.training.solve import one_thread
+
+TIMED = 5
+
+
+@dataclass(frozen=True)
+class Held:
+    """The held-out rows of one target that have an input, fold after fold: their numbers, and where each fold's lie."""
+
+    column: str
+    parts: list[Data]
+    rows: list[int]
+
+    @property
+    def folds(self) -> list[range]:
+        """Positions of each fold's rows."""
+        ends = [sum(len(p) for p in self.parts[: at + 1]) for at in range(len(self.parts))]
+        return [range(end - len(p), end) for end, p in zip(ends, self.parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a candidate says of one target's held-out rows: calibrated outputs `[N, K]`, predictions, the mean loss.
+
+    `present [N]`: has the row any of the candidate's inputs? Where it has none, the baseline is predicted.
+    """
+
+    outputs: Tensor
+    present: Tensor
+    predictions: list[dict[str, Any]]
+    loss: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate that was tried."""
+
+    candidate: Candidate
+    answers: dict[str, Answer]
+    parameters: int
+    train_seconds: float
+    predict_ms_per_row: float
+
+
+class Contest:
+    """`run` knows the rows, the targets and the settings; `pairs` are the folds as (fit, held-out) rows."""
+
+    def __init__(self, run: Run, pairs: Sequence[tuple[list[int], list[int]]]) -> None:
+        if run.learning:
+            raise MMToolError(f"the encoder of input {run.learning[0].name!r} is trained: there are no features to compare on",
+                              "compare with frozen encoders, or with features of a model: extract -m MODEL")
+        self.run = run
+        with one_thread():
+            self.parts: list[tuple[Part, dict[str, Encoder]]] = [run.part(fit, held) for fit, held in pairs]
+        self.names = sorted(self.parts[0][0].table.inputs)
+        self.held = {column: self._held(column) for column in sorted(run.table.answers)}
+        keep_memory()
+
+    def _held(self, column: str) -> Held:
+        parts, rows = [], []
+        for part, _ in self.parts:
+            data, at = part.table.of(column, part.held)
+            there = torch.stack([t.present for t in data.inputs.values()]).any(0).nonzero().flatten().tolist()
+            parts.append(data.rows(there))
+            rows += [at[i] for i in there]
+        return Held(column, parts, rows)
+
+    def go(self, chosen: Sequence[Candidate]) -> tuple[list[Entry], list[dict[str, str]]]:
+        """Try them all; those that fail, with why."""
+        entries, failed = [], []
+        with console.progress("compare", len(chosen)) as advance:
+            for candidate in chosen:
+                try:
+                    entries.append(self.enter(candidate))
+                except MMToolError as error:
+                    failed.append({"name": candidate.name, "why": str(error)})
+                except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+                    failed.append({"name": candidate.name, "why": f"{type(error).__name__}: {error}"})
+                advance(1)
+        return entries, failed
+
+    def enter(self, candidate: Candidate, **changes: Any) -> Entry:
+        """Train a candidate on every fold, and ask it for the rows that it did not see. `changes`: of the settings."""
+        run = self._run(candidate, changes)
+        parts = [replace(part, table=Table({n: part.table.inputs[n] for n in candidate.inputs}, part.table.answers))
+                 for part, _ in self.parts]
+        networks = [run.prepare(part, encoders) for part, (_, encoders) in zip(parts, self.parts, strict=True)]
+        start = time.perf_counter()
+        if run.settings.optimizer == "auto" and run.solvable(networks[0]):
+            with one_thread():
+                run.heads(parts, networks, None, parts[0])
+        else:
+            self._descend(run, parts, networks)
+        seconds = time.perf_counter() - start
+        answers = {column: self._answer(candidate, held, [Head(n, column) for n in networks])
+                   for column, held in self.held.items()}
+        return Entry(candidate, answers, sum(p.numel() for p in networks[0].parameters()), round(seconds, 3),
+                     round(1000 * self._seconds_per_row(networks[0], parts[0]), 4))
+
+    def _run(self, candidate: Candidate, changes: Mapping[str, Any]) -> Run:
+        cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
+        settings = replace(self.run.settings, fusion=candidate.fusion, hidden=candidate.hidden, **changes)
+        return replace(self.run, settings=settings, make_fusion=lambda dims: cls(dims, **options),
+                       table=Table({n: t for n, t in self.run.table.inputs.items() if n in candidate.inputs},
+                                   self.run.table.answers),
+                       lives=[live for live in self.run.lives if live.name in candidate.inputs])
+
+    def _descend(self, run: Run, parts: Sequence[Part], networks: Sequence[Network]) -> None:
+        recipe = run.recipe()
+        if not together.applies(recipe):
+            raise MMToolError("a comparison takes whole batches in float32", "leave --accumulate and --precision out")
+        together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
+
+    def _answer(self, candidate: Candidate, held: Held, heads: list[Head]) -> Answer:
+        task = heads[0].task
+        inputs = [{n: data.inputs[n] for n in candidate.inputs} for data in held.parts]
+        with torch.no_grad():
+            outputs = torch.cat([head(x).double() for head, x in zip(heads, inputs, strict=True)])  # [N, K]
+        present = torch.cat([torch.stack([t.present for t in x.values()]).any(0) for x in inputs])  # [N]
+        if not bool(torch.isfinite(outputs[present]).all()):
+            raise MMToolError("its outputs are no numbers")
+        y, lengths = torch.cat([d.y for d in held.parts]), torch.cat([d.lengths for d in held.parts])
+        whole = Data({}, y[present], lengths[present])
+        if task.calibrated and len(whole):
+            outputs = outputs / measure.temperature(task, outputs[present], [whole])
+        settled: Task = heads[0].task
+        if len(whole):
+            settled.settle(outputs[present], whole.y)
+        predictions = [p if there else settled.baseline()
+                       for p, there in zip(settled.decode(outputs), present.tolist(), strict=True)]
+        loss = float(whole.loss(task, outputs[present]).mean()) if len(whole) else float("nan")
+        return Answer(outputs, present, predictions, loss)
+
+    @staticmethod
+    def _seconds_per_row(network: Network, part: Part) -> float:
+        """Of one pass over held-out rows, the middle one of a few."""
+        inputs, took = take(part.table.inputs, part.held), []
+        with torch.no_grad():
+            for _ in range(TIMED):
+                start = time.perf_counter()
+                for head in network.heads():
+                    head(only(inputs, network.names))
+                took.append(time.perf_counter() - start)
+        return sorted(took)[TIMED // 2] / max(1, len(part.held))
+
+    def compared(self, column: str, entries: Sequence[Entry], skipped: Sequence[Mapping[str, str]], *, how: str,
+                 ensemble: bool) -> dict[str, Any]:
+        """The comparison for one target, as comparison.json has it."""
+        held, task, seed = self.held[column], self._task(column), self.run.settings.seed
+        truth = [cell for row in held.rows if (cell := self.run.targets[column][row]) is not None]
+        by_name = {e.candidate.name: e for e in entries}
+        found: dict[str, list[dict[str, Any]]] = {name: e.answers[column].predictions for name, e in by_name.items()}
+        whole = [e for e in entries if e.candidate.inputs == tuple(self.names)]
+        mixed = self._ensemble(column, whole) if ensemble and len(whole) > 1 else None
+        if mixed is not None:
+            found[ENSEMBLE] = mixed[0]
+        nothing = ranking.rank(task, {"nothing": [task.baseline()] * len(truth)}, truth, seed)
+        lines, told = [], None
+        for line in ranking.rank(task, found, truth, seed):
+            name = line.pop("name")
+            line.pop("metric")
+            if name == ENSEMBLE:
+                assert mixed is not None
+                told = {"members": mixed[1], **{k: line[k] for k in ("value", "low", "high")}}
+                facts: dict[str, Any] = {"kind": "ensemble", "inputs": list(self.names), "fusion": None, "loss": mixed[2]}
+            else:
+                entry = by_name[name]
+                c = entry.candidate
+                facts = {"kind": c.kind, "inputs": list(c.inputs), "fusion": c.fusion, "hidden": list(c.hidden),
+                         "loss": round(entry.answers[column].loss, 6), "parameters": entry.parameters,
+                         "train_seconds": entry.train_seconds, "predict_ms_per_row": entry.predict_ms_per_row}
+            lines.append({"name": name, **facts, **line})
+        return {"metric": task.main_metric, "greater_is_better": task.greater_is_better, "rows": len(truth),
+                "folds": len(self.parts), "how": how, "without_inputs": nothing[0]["value"] if nothing else None,
+                "candidates": lines, "skipped": [dict(s) for s in skipped], "ensemble": told}
+
+    def _task(self, column: str) -> Task:
+        return self.run.make_tasks()[column]
+
+    def _ensemble(self, column: str, entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, float], float]:
+        """Predictions by weights that were chosen on other folds, the weights by all rows, and the predictions' loss."""
+        held, task = self.held[column], self._task(column)
+        y, lengths = torch.cat([d.y for d in held.parts]), torch.cat([d.lengths for d in held.parts])
+        scores = torch.stack([task.to_scores(e.answers[column].outputs) for e in entries])  # [C, N, K]
+        weights = greedy.select(task, scores, y, lengths).tolist()
+        outputs = task.from_scores(greedy.cross_fitted(task, scores, y, lengths, held.folds))
+        task.settle(outputs, y)
+        members = {e.candidate.name: round(w, 6) for e, w in zip(entries, weights, strict=True) if w}
+        return task.decode(outputs), members, round(float(task.loss(outputs, y, lengths).mean()), 6)
+
+
+ENSEMBLE = "ensemble"
+
+
+def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the candidates that see every input, the one with the best mean rank over the targets; less loss breaks ties."""
+    ranks: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, dict[str, Any]] = {}
+    for comparison in found.values():
+        sign = -1 if comparison["greater_is_better"] else 1
+        able = [c for c in comparison["candidates"] if c["kind"] in ("fusion", "head")]
+        for c in able:
+            better = sum(sign * other["value"] < sign * c["value"] for other in able)
+            ranks.setdefault(c["name"], []).append((better, c["loss"]))
+            lines[c["name"]] = c
+    whole = {name: r for name, r in ranks.items() if len(r) == len(found)}
+    if not whole:
+        raise MMToolError("no fusion could be tried", "see what was skipped, or name one with -f")
+    name = min(whole, key=lambda n: (sum(r for r, _ in whole[n]), sum(loss for _, loss in whole[n]), lines[n]["parameters"], n))
+    for comparison in found.values():
+        for c in comparison["candidates"]:
+            c["chosen"] = c["name"] == name
+    return lines[name]
+
