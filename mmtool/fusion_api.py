@@ -35,6 +35,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.dims = {name: dims[name] for name in sorted(dims)}
 
+    def fit(self, inputs: dict[str, Tokens]) -> None:
+        """Learn, without labels and by no gradient, from the standardised tokens of the training rows, once. Optional.
+
+        What is learned belongs in buffers that `__init__` registers in their final shapes, so that files keep it.
+        """
+
     def forward(self, inputs: dict[str, Tokens]) -> Tokens | dict[str, Tokens]:
         """`inputs`: tokens `[B, T_i, D_i]` of every input in `dims`."""
         raise NotImplementedError
@@ -42,3 +48,8 @@ class Fusion(nn.Module):
     def combine(self, scores: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
         """Towers only: each tower's scores `[B, K]` and whether its input is there `[B]` -> `[B, K]`, of the same kind."""
         raise NotImplementedError
+
+    @classmethod
+    def needs_fit(cls) -> bool:
+        """Does this fusion learn something in `fit`?"""
+        return cls.fit is not Fusion.fit

@@ -56,9 +56,18 @@ class Front(nn.Module):
             if name in inputs:
                 scale.fit(inputs[name])
 
+    def fit(self, inputs: Mapping[str, Tokens]) -> None:
+        """Standardise by these rows from now on, and let a fusion that learns without labels learn from them."""
+        self.fit_scales(inputs)
+        if self.fusion.needs_fit():
+            self.fusion.fit(self._scaled(inputs))
+
+    def _scaled(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        return {name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)}
+
     def forward(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
         """`fused`, or an entry an input."""
-        fused = self.fusion({name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)})
+        fused = self.fusion(self._scaled(inputs))
         return fused if isinstance(fused, dict) else {"fused": fused}
 
 

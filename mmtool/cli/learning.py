@@ -96,8 +96,8 @@ def train(
 def fuse(
     features: Annotated[Path, typer.Argument(metavar="FEATURES", help="A features folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATURES", help="The folder to write.")],
-    fusion: Annotated[str | None, typer.Option("--fusion", "-f", metavar="FUSION",
-                                               help="Without weights: concat; of equal widths also sum, mean, max.")] = None,
+    fusion: Annotated[str | None, typer.Option(
+        "--fusion", "-f", metavar="FUSION", help="Without weights: concat, cca; of equal widths also sum, mean, max.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL", help="The learned fusion of a model.")] = None,
     as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:

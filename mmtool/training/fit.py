@@ -87,11 +87,11 @@ class Run:
         return Part(Table(tokens, self.table.answers), fit, held), encoders
 
     def prepare(self, part: Part, encoders: Mapping[str, Encoder]) -> Network:
-        """A new network with the scales of the part's rows, for the widths that its encoders give."""
+        """A new network whose front is fitted on the part's rows, for the widths that its encoders give."""
         dims = {name: t.values.shape[2] for name, t in part.table.inputs.items()}
         dims |= {live.name: width_of(live, encoders[live.name]) for live in self.learning if live.name not in dims}
         network = self.network(dims)
-        network.front.fit_scales(take(part.table.inputs, part.fit))
+        network.front.fit(take(part.table.inputs, part.fit))
         return network.eval()
 
     def solvable(self, network: Network) -> bool:

@@ -65,7 +65,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
                   for c, a in trainer.targets.items()},
         "data": {"fingerprint": encoding.fingerprint([entries, source, known]), "train": len(trainer.split.train),
                  "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made,
-                 "upstream_learned": bool(brought) or (upstream is not None and any(True for _ in upstream.parameters()))},
+                 "upstream_learned": bool(brought) or (upstream is not None and fused.learned(upstream))},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
         "versions": {library: version(library) for library in LIBRARIES}}
     trained = opening.row_hashes([trainer.opened.column(c) for c in columns], learning)

@@ -55,6 +55,8 @@ class Trainer:
         if asked.bundle:
             checks.check_bundle([*opened.to_extract, *(w.item for w in opened.wanted)], asked.seed)
         checks.check_fit(asked.fusion, self.fusion_class, {c: a.task for c, a in self.targets.items()})
+        sure = [w.item.name for w in opened.wanted if w.finetune or not w.built.encoder.needs_fit()]
+        checks.check_frozen(asked.fusion, self.fusion_class, sure)
         self.exit_code = 0
 
     @property
@@ -142,6 +144,7 @@ class Trainer:
                 if wanted.finetune and not any(p.requires_grad for p in fitted.parameters()):
                     raise opening.no_weights(item.name, wanted.built)
                 live.trained = wanted.finetune or not fitted.pretrained
+                checks.check_frozen(self.settings.fusion, self.fusion_class, [item.name] if live.trained else [])
             lives.append(live)
             if policy is not None and not live.trained:
                 raise UsageError(f"--augment {item.name}: its encoder is not trained", f"add --finetune {item.name}")

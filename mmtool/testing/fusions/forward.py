@@ -60,7 +60,7 @@ def repeats_its_bits(subject: FusionSubject) -> None:
 def order_changes_nothing(subject: FusionSubject) -> None:
     """The order of names in `dims` and in the inputs decides nothing: layouts follow sorted names."""
     for case in subject.cases:
-        turned = subject.new(dict(reversed(case.dims.items())))
+        turned = subject.fitted(dict(reversed(case.dims.items())))
         one, other = case.fusion.state_dict(), turned.state_dict()
         if list(one) != list(other) or not all(same_bits(one[name], other[name]) for name in one):
             fail("with the same inputs in another order of `dims`, the weights differ; make them in the order of "
