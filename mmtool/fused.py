@@ -25,7 +25,7 @@ from mmtool.model import load, plugin_of, under
 from mmtool.network import Front, key_of
 from mmtool.opening import Opened
 from mmtool.training import splits
-from mmtool.training.data import pooled
+from mmtool.training.data import inputs_of
 from mmtool.training.solve import one_thread
 
 CHUNK = 4096
@@ -51,7 +51,8 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
                          "choose another; `train` can use this one")
     with one_thread():
         if needs_fit:
-            front.fit(pooled(features, front.names, _training_rows(features, entry["name"])))
+            rows = _training_rows(features, entry["name"])
+            front.fit(inputs_of(features, front.names, rows, front.fusion.takes))
         _write(features, output, front.eval(), entry)
     return output
 
@@ -129,7 +130,7 @@ def _shards(features: Features, front: Front, folder: Path) -> list[dict[str, An
             rows: list[Tensor | None] = []
             for at in range(start, start + shard["rows"], CHUNK):
                 some = range(at, min(at + CHUNK, start + shard["rows"]))
-                tokens = front(pooled(features, front.names, some))["fused"]
+                tokens = front(inputs_of(features, front.names, some, front.fusion.takes))["fused"]
                 rows += [row if len(row) else None for row in tokens.rows()]
                 advance(len(some))
             start += shard["rows"]

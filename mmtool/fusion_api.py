@@ -22,6 +22,8 @@ class Fusion(nn.Module):
     """Version of this contract that the plugin was written for; it must state one."""
     returns: ClassVar[Literal["pooled", "tokens", "towers"]] = "pooled"
     """pooled: T = 1; tokens: several; towers: a dict with one output an input, whose predictions `combine` makes one."""
+    takes: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    """pooled: one vector an input, of several tokens the mean; tokens: each of them, where they were kept."""
     combines: ClassVar[Literal["scores", "outputs"]] = "scores"
     """Towers only, what `combine` gets: scores (`Task.to_scores`: probabilities, numbers), or the heads' raw outputs."""
     example: ClassVar[str] = ""

@@ -21,6 +21,8 @@ def train(
         help="What to predict; may be given several times. The task (classify, tag, regress) is chosen if not said.")] = None,
     fusion: Annotated[str, typer.Option("--fusion", "-f", metavar="FUSION", help="How inputs become one.")] = "concat",
     encode: opt.Encode = None,
+    tokens: Annotated[bool, typer.Option(
+        "--tokens", help="Of a manifest: keep every token, for fusions that take them.")] = False,
     task: Annotated[str | None, typer.Option("--task", metavar="auto|TASK", help="Of targets that say none.")] = None,
     finetune: Annotated[list[str] | None, typer.Option(
         "--finetune", metavar="INPUT", help="Train this input's pretrained encoder, too; random ones always are.")] = None,
@@ -82,8 +84,8 @@ def train(
         task_options={k: str(v) for k, v in told.items() if v is not None},
         given={name: numbers[name] for name in NUMBERS if name != "batch_size" and numbers[name] is not None}
         | ({} if batch_rows is None else {"batch_size": batch_rows}),
-        extraction=ExtractSettings(encode=tuple(encode or ()), max_bad=max_bad, allow_random=allow_random, device=device,
-                                   batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
+        extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, allow_random=allow_random,
+                                   device=device, batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
     if like is not None:
         from mmtool.model import read_header
 

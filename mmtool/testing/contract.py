@@ -67,6 +67,7 @@ FUSION_CHECKS: Contract = {
     missing.ignores_masked_values: forward.batching_changes_nothing,
     missing.ignores_more_padding: missing.ignores_masked_values,
     missing.ignores_what_a_missing_input_holds: missing.stays_finite_where_missing,
+    forward.takes_what_it_states: missing.ignores_more_padding,
     towers.combines_scores: missing.ignores_what_a_missing_input_holds,
     gradients.gradients_reach_every_parameter: towers.combines_scores,
     gradients.gradients_stay_finite_where_missing: gradients.gradients_reach_every_parameter,

@@ -88,7 +88,7 @@ class Run:
 
     def prepare(self, part: Part, encoders: Mapping[str, Encoder]) -> Network:
         """A new network whose front is fitted on the part's rows, for the widths that its encoders give."""
-        dims = {name: t.values.shape[2] for name, t in part.table.inputs.items()}
+        dims = {name: t.dim for name, t in part.table.inputs.items()}
         dims |= {live.name: width_of(live, encoders[live.name]) for live in self.learning if live.name not in dims}
         network = self.network(dims)
         network.front.fit(take(part.table.inputs, part.fit))
@@ -172,7 +172,7 @@ class Run:
             keep_memory()
         learned = len(network.columns) > 1 and recipe.loss_weighting == "uncertainty"
         graph = Graph(network, {n: encoders[n] for n in names}, {n: network.front.fusion.dims[n] for n in names},
-                      learned_weighting=learned)
+                      {live.name: live.keep for live in self.learning}, learned_weighting=learned)
         preparers = {n: copy.deepcopy(e) if self.device.type != "cpu" else e for n, e in encoders.items()}
         feed = Feed(self.learning, preparers, self.workers)
         slim = replace(part, table=_without(part.table, names))

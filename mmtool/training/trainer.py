@@ -14,16 +14,17 @@ from mmtool.api import Fusion, Task
 from mmtool.cells import Source
 from mmtool.errors import TOO_MANY_BAD, MMToolError, UsageError
 from mmtool.extract import default_workers, parse_max_bad
+from mmtool.features.reader import Features
 from mmtool.media import augment
 from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
 from mmtool.training import cellstore, checks, measure, recording, splits, targets
-from mmtool.training.data import Table, answers_of, pooled
+from mmtool.training.data import Table, answers_of, inputs_of
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
-from mmtool.training.live import Live
+from mmtool.training.live import Keep, Live
 from mmtool.training.solve import one_thread
 from mmtool.training.splits import Split
 from mmtool.training.targets import Asked
@@ -88,7 +89,9 @@ class Trainer:
         upstream, entries, names = self._inputs(place)
         lives = self._lives(place)
         self.exit_code = self._judge(lives)
-        frozen = {} if self.opened.features is None or not names else pooled(self.opened.features, names, self.learning)
+        features = self.opened.features
+        self._say_what_is_taken(features, names)
+        frozen = {} if features is None or not names else inputs_of(features, names, self.learning, self.fusion_class.takes)
         cells = {c: [self.truth[c][r] for r in self.learning] for c in self.targets}
         table = Table(frozen, answers_of({c: a.task for c, a in self.targets.items()}, cells))
         for name, tokens in frozen.items():
@@ -102,6 +105,20 @@ class Trainer:
             patterns = None if upstream is None else fused.patterns(self.opened, self.learning)
             metrics, temperatures = self._measure(fitted, cells, patterns)
         return recording.model(self, fitted, metrics, temperatures, how, entries, lives, upstream)
+
+    @property
+    def keep(self) -> Keep:
+        """What the fusion gets of a cell that is read here."""
+        return "pooled" if not self.settings.extraction.tokens else "tokens" if self.fusion_class.takes == "tokens" else "mean"
+
+    def _say_what_is_taken(self, features: Features | None, names: Sequence[str]) -> None:
+        """Whether tokens were kept, and whether the fusion has a use for them."""
+        kept = self.settings.extraction.tokens or any(not features.header["inputs"][n]["pooled"] for n in names if features)
+        if kept and self.fusion_class.takes == "pooled":
+            console.say(f"fusion {self.settings.fusion!r} takes one vector an input: the mean of its tokens")
+        elif not kept and self.fusion_class.takes == "tokens" and names != ["fused"]:
+            console.say(f"fusion {self.settings.fusion!r} takes tokens, and each input has one: --tokens, of train or of "
+                        "extract, keeps every token")
 
     def _inputs(self, place: Place) -> tuple[Front | None, dict[str, dict[str, Any]], list[str]]:
         """The front that made fused features, the entries of frozen inputs for the header, and the names that are read."""
@@ -138,7 +155,7 @@ class Trainer:
             if bad:
                 console.warn(f"input {item.name!r}: {len(bad)} of {len(store.statuses)} cells are bad and left out; "
                              f"the first: {bad[0]}")
-            live = Live(item, wanted.built, store, True, self.settings.seed, policy)
+            live = Live(item, wanted.built, store, True, self.settings.seed, policy, self.keep)
             if live.fitted:
                 fitted = live.encoder(range(len(self.learning)))
                 if wanted.finetune and not any(p.requires_grad for p in fitted.parameters()):

@@ -39,6 +39,7 @@ class GoodTokens(Fusion):
     """The tokens of every input in one width, one after the other."""
 
     api = 1
+    takes = "tokens"
     returns = "tokens"
     dim = 6
 

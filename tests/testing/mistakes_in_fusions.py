@@ -183,9 +183,22 @@ class LimitedPositions(Good):
         return Tokens(tokens.values * self.position[: tokens.values.shape[1]], tokens.mask).mean()
 
 
+class TakesAnything(Good):
+    takes = "everything"  # type: ignore[assignment]
+
+
+class TakesMoreThanItSays(Good):
+    def pool(self, tokens: Tokens) -> Tensor:
+        return tokens.values.masked_fill(~tokens.mask.unsqueeze(-1), -1e9).amax(1).clamp(min=-10)
+
+
+class TakesLessThanItSays(Good):
+    takes = "tokens"
+
+
 class HearsTheMissing(Good):
     def pool(self, tokens: Tokens) -> Tensor:
-        return tokens.values[:, 0]
+        return torch.where(tokens.present.unsqueeze(1), tokens.mean(), tokens.values[:, 0])
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:
         x, present = self.project(inputs)
@@ -313,6 +326,9 @@ class DividesByNoVariance(GoodFitted):
 MISTAKES: list[tuple[type[Any], str, str]] = [
     (Unstated, "states-what-it-is", "`api = 1`"),
     (ReturnsAnything, "states-what-it-is", 'returns is "pooled"'),
+    (TakesAnything, "states-what-it-is", 'takes is "pooled"'),
+    (TakesMoreThanItSays, "takes-what-it-states", 'state `takes = "tokens"`'),
+    (TakesLessThanItSays, "takes-what-it-states", 'state `takes = "pooled"`'),
     (CombinesAnything, "states-what-it-is", 'combines is "scores"'),
     (NoFusion, "states-what-it-is", "a subclass of mmtool.api.Fusion"),
     (PositionalOption, "options-are-explicit", "def __init__(self, dims, *, dim: ...)"),
