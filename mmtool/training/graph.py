@@ -18,15 +18,15 @@ CHUNK = 4096
 
 
 class Graph(nn.Module):
-    """Live encoders and the network behind them. `widths`, `keeps`: of each live encoder, how wide and what it gives."""
+    """Live encoders and the network behind them. `widths`, `keeps`: how wide and what each live encoder's output is."""
 
-    def __init__(self, network: Network, encoders: Mapping[str, Encoder], widths: Mapping[str, int], keeps: Mapping[str, Keep],
-                 *, learned_weighting: bool = False) -> None:
+    def __init__(self, network: Network, encoders: Mapping[str, Encoder], widths: Mapping[str, int],
+                 keeps: Mapping[str, Keep] | None = None, *, learned_weighting: bool = False) -> None:
         super().__init__()
         self.network = network
         self.live = sorted(encoders)
         self.encoders = nn.ModuleList(encoders[name] for name in self.live)
-        self.widths, self.keeps = dict(widths), dict(keeps)
+        self.widths, self.keeps = dict(widths), dict(keeps or {})
         self.log_variances = nn.Parameter(torch.zeros(len(network.columns))) if learned_weighting else None
 
     def encoder(self, name: str) -> Encoder:
@@ -37,7 +37,7 @@ class Graph(nn.Module):
 
     def tokens(self, prepared: Mapping[str, Prepared], device: torch.device) -> dict[str, Tokens]:
         """Prepared cells through their encoders."""
-        return {name: prepared[name].encode(self.encoder(name), device, self.widths[name], self.keeps[name])
+        return {name: prepared[name].encode(self.encoder(name), device, self.widths[name], self.keeps.get(name, "pooled"))
                 for name in self.live}
 
     def losses(self, inputs: Mapping[str, Tokens], answers: Mapping[str, Answers]) -> Tensor:

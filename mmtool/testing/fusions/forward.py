@@ -95,11 +95,11 @@ def takes_what_it_states(subject: FusionSubject) -> None:
         once = {name: Tokens.pooled(t.mean(), t.present) for name, t in given.items()}
         far = max(far, worst(_means(case.outputs), _means(fuse(case.fusion, once))))
     if subject.cls.takes == "pooled" and far > FLOAT32_TOLERANCE:
-        fail(f'the mean of an input\'s tokens gives another result ({far:.1e} of a row\'s magnitude) than the tokens; pool with '
-             'Tokens.mean(), or state `takes = "tokens"`')
+        fail(f"the mean of an input's tokens gives another result ({far:.1e} of a row's magnitude) than the tokens; pool "
+             'with Tokens.mean(), or state `takes = "tokens"`')
     if subject.cls.takes == "tokens" and far <= FLOAT32_TOLERANCE:
-        fail('the mean of an input\'s tokens gives the same result as the tokens; state `takes = "pooled"`, so that no more is '
-             "kept and read than it uses")
+        fail("the mean of an input's tokens gives the same result as the tokens; state `takes = \"pooled\"`, so that no more "
+             "is kept and read than it uses")
 
 
 def _means(outputs: Inputs) -> Inputs:
