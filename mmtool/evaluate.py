@@ -114,7 +114,7 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
     if not any(readable.values()):
         raise MMToolError(f"no row has a target that can be read ({', '.join(model.columns)})", "check the columns")
     rows, which = _rows(model, features, names, sorted(set[int]().union(*readable.values())), settings.split)
-    inputs = training_data.pooled(features, names, rows)
+    inputs = training_data.inputs_of(features, names, rows, model.takes)
     used = fused.used_inputs(features, rows) if names == ["fused"] else measure.used_in(inputs)
     usable = [at for at in range(len(rows)) if used[at]]
     notes = []

@@ -24,14 +24,18 @@ from mmtool.matching import check_features
 from mmtool.model import load, plugin_of, under
 from mmtool.network import Front, key_of
 from mmtool.opening import Opened
-from mmtool.training.data import pooled
+from mmtool.training import splits
+from mmtool.training.data import inputs_of
 from mmtool.training.solve import one_thread
 
 CHUNK = 4096
 
 
 def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> Path:
-    """Fuse every row of a features folder. Raises MMToolError for a learned fusion without the model that learned it."""
+    """Fuse every row of a features folder. Raises MMToolError for a learned fusion without the model that learned it.
+
+    A fusion that learns without labels learns from the rows whose split is train, or from all where no column says.
+    """
     if (fusion is None) == (model is None):
         raise UsageError("fuse takes a fusion or a model", "give -f FUSION, or -m MODEL")
     check_target(output)
@@ -41,10 +45,14 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
     if features.header.get("upstream"):
         raise UsageError(f"{folder} is fused already", "fuse the features that it was made from")
     front, entry = _of_model(model, features) if model is not None else _of_name(str(fusion), features)
+    needs_fit = model is None and front.fusion.needs_fit()
     if front.fusion.returns != "pooled":
         raise UsageError(f"fusion {entry['name']!r} returns {front.fusion.returns}, not one vector a row",
                          "choose another; `train` can use this one")
     with one_thread():
+        if needs_fit:
+            rows = _training_rows(features, entry["name"])
+            front.fit(inputs_of(features, front.names, rows, front.fusion.takes))
         _write(features, output, front.eval(), entry)
     return output
 
@@ -60,6 +68,18 @@ def _of_name(text: str, features: Features) -> tuple[Front, dict[str, Any]]:
         raise MMToolError(f"fusion {text!r} has weights ({learned[0]}, ...) that only training can give it",
                           "train a model with it and give that: -m MODEL; or use one without weights, such as concat")
     return front, {"name": plugin.name, "options": options, "package": plugin.package}
+
+
+def _training_rows(features: Features, fusion: str) -> Sequence[int]:
+    """The rows that a fusion learns from. Raises MMToolError where a column `split` leaves none."""
+    if "split" not in features.header["columns"]:
+        console.say(f"no column 'split': {fusion} learns from all {len(features)} rows, without labels")
+        return range(len(features))
+    rows = splits.read(features.rows["split"].to_pylist(), range(len(features)), need_train=False).train
+    if not rows:
+        raise MMToolError(f"{features.folder}: no row has split train, and {fusion} learns from those", "mark some as train")
+    console.say(f"{fusion} learns from the {len(rows)} rows with split train, without labels")
+    return rows
 
 
 def _of_model(path: Path, features: Features) -> tuple[Front, dict[str, Any]]:
@@ -110,7 +130,7 @@ def _shards(features: Features, front: Front, folder: Path) -> list[dict[str, An
             rows: list[Tensor | None] = []
             for at in range(start, start + shard["rows"], CHUNK):
                 some = range(at, min(at + CHUNK, start + shard["rows"]))
-                tokens = front(pooled(features, front.names, some))["fused"]
+                tokens = front(inputs_of(features, front.names, some, front.fusion.takes))["fused"]
                 rows += [row if len(row) else None for row in tokens.rows()]
                 advance(len(some))
             start += shard["rows"]
@@ -127,6 +147,11 @@ def read(features: Features) -> tuple[Front, dict[str, dict[str, Any]]]:
     front = Front(dims, plugin_of("fusion", upstream["front"]["fusion"], dims))
     front.load_state_dict(under("front/", load_file(features.folder / "fused" / FRONT)))
     return front.eval(), entries
+
+
+def learned(front: Front) -> bool:
+    """Does it hold anything that was learned, so that rows it learned from look other than new ones?"""
+    return front.fusion.needs_fit() or any(True for _ in front.parameters())
 
 
 def front_entry(features: Features) -> dict[str, Any]:

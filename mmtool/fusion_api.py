@@ -22,6 +22,8 @@ class Fusion(nn.Module):
     """Version of this contract that the plugin was written for; it must state one."""
     returns: ClassVar[Literal["pooled", "tokens", "towers"]] = "pooled"
     """pooled: T = 1; tokens: several; towers: a dict with one output an input, whose predictions `combine` makes one."""
+    takes: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    """pooled: one vector an input, of several tokens the mean; tokens: each of them, where they were kept."""
     combines: ClassVar[Literal["scores", "outputs"]] = "scores"
     """Towers only, what `combine` gets: scores (`Task.to_scores`: probabilities, numbers), or the heads' raw outputs."""
     example: ClassVar[str] = ""
@@ -35,6 +37,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.dims = {name: dims[name] for name in sorted(dims)}
 
+    def fit(self, inputs: dict[str, Tokens]) -> None:
+        """Learn, without labels and by no gradient, from the standardised tokens of the training rows, once. Optional.
+
+        What is learned belongs in buffers that `__init__` registers in their final shapes, so that files keep it.
+        """
+
     def forward(self, inputs: dict[str, Tokens]) -> Tokens | dict[str, Tokens]:
         """`inputs`: tokens `[B, T_i, D_i]` of every input in `dims`."""
         raise NotImplementedError
@@ -42,3 +50,8 @@ class Fusion(nn.Module):
     def combine(self, scores: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
         """Towers only: each tower's scores `[B, K]` and whether its input is there `[B]` -> `[B, K]`, of the same kind."""
         raise NotImplementedError
+
+    @classmethod
+    def needs_fit(cls) -> bool:
+        """Does this fusion learn something in `fit`?"""
+        return cls.fit is not Fusion.fit

@@ -35,7 +35,8 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("kind", facts["kind"])]
     for name, entry in sorted(facts.get("inputs", {}).items()):
         lines.append((f"input {name}", f"{'+'.join(entry['columns'])} ({entry['modality']}) by {entry['encoder']} of "
-                                       f"{entry['package']}, {entry['dim']} wide" + _weights(entry)))
+                                       f"{entry['package']}, {entry['dim']} wide" + ("" if entry["pooled"] else ", every token")
+                                       + _weights(entry)))
     if facts["kind"] == "model":
         data = facts["data"]
         for column, task in sorted(facts["tasks"].items()):

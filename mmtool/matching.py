@@ -31,6 +31,10 @@ def check(name: str, one: str, mine: Mapping[str, Any], other: str, theirs: Mapp
         raise MMToolError(f"input {name!r}: {one} takes {mine['encoder']} of {mine['package']}; {other} has "
                           f"{theirs['encoder']} of {theirs['package']}, which differs in {', '.join(differ)}",
                           "use features of the same encoder, or train again")
+    if mine["pooled"] != theirs["pooled"]:
+        wants, has = (("one pooled vector", "every token") if mine["pooled"] else ("every token", "one pooled vector"))
+        raise MMToolError(f"input {name!r}: {one} takes {wants} of a cell; {other} has {has}",
+                          f"extract again {'without' if mine['pooled'] else 'with'} --tokens, or give the manifest")
 
 
 def shared_inputs(model: Model, given: Sequence[str], where: str) -> list[str]:

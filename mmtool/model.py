@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -64,12 +64,18 @@ class Model:
         """The fitted task of each target column."""
         return {head.column: head.task for head in self.network.heads()}
 
+    @property
+    def takes(self) -> Literal["pooled", "tokens"]:
+        """What the fusion that is nearest to the inputs takes of them."""
+        front = self.network.front if self.upstream is None else self.upstream
+        return front.fusion.takes
+
     def headers(self, names: Sequence[str], origin: str) -> Headers:
         """Some of the inputs, as `extract` can build them."""
         return Headers(origin, {n: self.header["inputs"][n] for n in names}, self.assets, self.weights)
 
     def predict(self, inputs: Mapping[str, Tokens], used: Sequence[Sequence[str]] | None = None) -> list[dict[str, Any]]:
-        """Tokens `[B, 1, D]` of some or all inputs -> each row's prediction and `inputs`; None where it has no input.
+        """Tokens `[B, T, D]` of some or all inputs -> each row's prediction and `inputs`; None where it has no input.
 
         Of a model that was trained on fused features, `fused` alone may be given, with the inputs that were `used` for it.
         With several targets the predictions are below `targets`.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtool.api import Fusion, Task, Tokens
+from mmtool.ragged import Ragged, chunks, is_ragged, padded
 
 MOST_SUBSETS_OF = 5
 """Subsets are measured one by one for up to this many inputs."""
@@ -31,10 +32,14 @@ class Standardise(nn.Module):
 
     def fit(self, tokens: Tokens) -> None:
         """Take mean and scale from tokens `[B, T, D]`."""
-        x = tokens.values[tokens.mask].double()  # [n, D]
-        if len(x):
-            scale = x.std(0, correction=0)
-            self.mean, self.scale = x.mean(0).float(), torch.where(scale > 1e-8, scale, 1.0).float()
+        if not bool(tokens.present.any()):
+            return
+        if isinstance(tokens, Ragged):
+            mean, scale = tokens.moments()
+        else:
+            x = tokens.values[tokens.mask].double()  # [n, D]
+            mean, scale = x.mean(0), x.std(0, correction=0)
+        self.mean, self.scale = mean.float(), torch.where(scale > 1e-8, scale, 1.0).float()
 
     def forward(self, tokens: Tokens) -> Tokens:
         return Tokens((tokens.values - self.mean) / self.scale, tokens.mask)
@@ -56,9 +61,20 @@ class Front(nn.Module):
             if name in inputs:
                 scale.fit(inputs[name])
 
+    def fit(self, inputs: Mapping[str, Tokens]) -> None:
+        """Standardise by these rows from now on, and let a fusion that learns without labels learn from them."""
+        self.fit_scales(inputs)
+        if self.fusion.needs_fit():
+            self.fusion.fit(self._scaled(inputs))
+
+    def _scaled(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        return {name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)}
+
     def forward(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """`fused`, or an entry an input."""
-        fused = self.fusion({name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)})
+        """`fused`, or an entry an input; of ragged inputs in stretches that bound the memory."""
+        if is_ragged(inputs):
+            return _join([self(padded(take(inputs, part))) for part in chunks(inputs)])
+        fused = self.fusion(self._scaled(inputs))
         return fused if isinstance(fused, dict) else {"fused": fused}
 
 
@@ -143,15 +159,22 @@ def _dense(dim: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def _join(parts: Sequence[Mapping[str, Tokens]]) -> dict[str, Tokens]:
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: Tokens.from_rows([row for part in parts for row in part[name].rows()], first.dim)
+            for name, first in parts[0].items()}
+
+
 def take(inputs: Mapping[str, Tokens], rows: Sequence[int] | Tensor) -> dict[str, Tokens]:
     """Some rows of every input."""
     at = torch.as_tensor(rows, dtype=torch.int64)
-    return {name: Tokens(t.values[at], t.mask[at]) for name, t in inputs.items()}
+    return {name: t.take(at) for name, t in inputs.items()}
 
 
 def only(inputs: Mapping[str, Tokens], subset: Sequence[str]) -> dict[str, Tokens]:
     """The same rows with every input outside `subset` missing."""
-    return {name: t if name in subset else Tokens(t.values, torch.zeros_like(t.mask)) for name, t in inputs.items()}
+    return {name: t if name in subset else t.hidden() for name, t in inputs.items()}
 
 
 def having(inputs: Mapping[str, Tokens], subset: Sequence[str]) -> Tensor:

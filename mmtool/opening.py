@@ -132,6 +132,9 @@ def open_data(name: str, settings: Settings, known: Callable[[], tuple[Manifest,
     if is_features(name):
         if settings.extraction.encode:
             raise UsageError(f"{name} is a features folder, which needs no -e", "leave -e out, or give the manifest")
+        if settings.extraction.tokens:
+            raise UsageError(f"{name} is a features folder, which has its tokens or has not", "leave --tokens out; it "
+                             "belongs to `extract`")
         if settings.finetune or settings.augment:
             what = "fine-tune" if settings.finetune else "augment"
             raise UsageError(f"{name} is a features folder: nothing is left to {what}", "give the manifest")

@@ -21,7 +21,8 @@ from mmtool.manifest.rows import Row
 from mmtool.matching import check_features, shared_inputs
 from mmtool.model import Model, load
 from mmtool.predict import MODALITIES, Settings, alone, file_rows
-from mmtool.training.data import pooled
+from mmtool.ragged import Ragged
+from mmtool.training.data import inputs_of
 
 
 def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings) -> int:
@@ -89,10 +90,14 @@ class Online:
         stamp = numerics(self.device, "fp32")
         stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
         for part, encoded in run_blocks(self.readings, self.engines, rows, total, workers=workers, stamps=stamps):
-            tokens = {}
+            tokens: dict[str, Tokens] = {}
             for name, result in encoded.items():
+                width = self.model.header["inputs"][name]["dim"]
+                if self.model.takes == "tokens":
+                    tokens[name] = Ragged.of(result.rows, width)
+                    continue
                 kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in result.rows]
-                tokens[name] = Tokens.from_rows(kept, self.model.header["inputs"][name]["dim"])
+                tokens[name] = Tokens.from_rows(kept, width)
             statuses = {name: result.statuses for name, result in encoded.items()}
             yield from lines(self.model, part.ids, tokens, statuses)
 
@@ -120,7 +125,7 @@ def _from_features(model: Model, folder: Path) -> Iterator[dict[str, Any]]:
     for start in range(0, len(features), BLOCK_ROWS):
         at = range(start, min(start + BLOCK_ROWS, len(features)))
         used = fused.used_inputs(features, at) if names == ["fused"] else None
-        yield from lines(model, ids[at.start : at.stop], pooled(features, names, at),
+        yield from lines(model, ids[at.start : at.stop], inputs_of(features, names, at, model.takes),
                          {n: s[at.start : at.stop] for n, s in statuses.items()}, used)
 
 

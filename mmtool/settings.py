@@ -74,6 +74,8 @@ def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights:
     if not extraction.encode and not (Path(data) / HEADER).is_file():
         texts = tuple(_encode(name, entry, weights) for name, entry in sorted(header["inputs"].items()))
         extraction = replace(extraction, encode=texts)
+    if not (Path(data) / HEADER).is_file() and any(not entry["pooled"] for entry in header["inputs"].values()):
+        extraction = replace(extraction, tokens=True)
     extraction = replace(extraction, seed=changes.get("seed", settings.seed),
                          allow_random=extraction.allow_random or asked.get("allow_random", False))
     return replace(settings, **changes, extraction=extraction)

@@ -52,6 +52,23 @@ class Tokens:
         """True where the row has at least one token, `[B]`."""
         return self.mask.any(1)
 
+    @property
+    def dim(self) -> int:
+        """D, the width of a token."""
+        return self.values.shape[2]
+
+    def take(self, at: Tensor) -> Tokens:
+        """The rows with these numbers, or where a mask says so."""
+        return Tokens(self.values[at], self.mask[at])
+
+    def hidden(self) -> Tokens:
+        """The same rows, each missing."""
+        return Tokens(self.values, torch.zeros_like(self.mask))
+
+    def padded(self) -> Tokens:
+        """The same with its values at hand, where they are read only when they are needed (`mmtool.ragged`)."""
+        return self
+
     def mean(self) -> Tensor:
         """Masked mean over the tokens, `[B, D]`; zero where a row is missing."""
         w = self.mask.unsqueeze(-1)  # [B, T, 1]

@@ -87,5 +87,5 @@ def _report(model: Model) -> None:
                 console.warn(f"{column}: the model is not clearly better than an answer that sees no input "
                              f"({task.main_metric} {whole['value']:.3f}, without inputs {nothing['value']:.3f})")
     if model.header["data"]["upstream_learned"]:
-        console.warn("these features were made by weights that a model learned, perhaps from the same rows: the numbers above "
+        console.warn("these features were made by what was learned before, perhaps from the same rows: the numbers above "
                      "are then too good; believe `eval` on rows that no model saw")

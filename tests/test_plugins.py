@@ -146,8 +146,8 @@ def test_one_package_may_have_a_name_in_two_kinds_and_two_packages_one_in_a_kind
 
 
 def test_a_plugin_of_no_kind_is_told_with_those_of_a_similar_name() -> None:
-    with pytest.raises(PluginError, match=r"no plugin is called 'concatt' \(did you mean concat\?\)"):
-        plugins.find_any("concatt")
+    with pytest.raises(PluginError, match=r"no plugin is called 'concatts' \(did you mean concat\?\)"):
+        plugins.find_any("concatts")
 
 
 def test_an_unknown_plugin_is_told_with_those_of_a_similar_name(install: Install) -> None:

@@ -28,6 +28,7 @@ def compare(
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate of a descent; 0.001.")] = None,
     modality_dropout: Annotated[float | None, typer.Option(
         "--modality-dropout", min=0, max=0.99, help="Chance that an input is hidden; 0 where solved, else 0.1.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Extract every token, for the fusions that take tokens.")] = False,
     max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")] = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
@@ -42,8 +43,9 @@ def compare(
 
     given = {name: value for name, value in (("epochs", epochs), ("lr", lr)) if value is not None}
     settings = Settings(
-        targets=tuple(target), folds=folds, group=group, modality_dropout=modality_dropout, given=given, seed=seed,
-        extraction=ExtractSettings(encode=tuple(encode or ()), max_bad=max_bad, kept=False, device=device,
+        targets=tuple(target), fusion="auto", folds=folds, group=group, modality_dropout=modality_dropout, given=given,
+        seed=seed,
+        extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, kept=False, device=device,
                                    batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
     result = compare(data, output, settings, tuple(fusion or ()), only_fusions=only_fusions, ensemble=ensemble, trials=search)
     report.show_comparison(result.found)

@@ -22,6 +22,8 @@ def train(
     fusion: Annotated[str, typer.Option("--fusion", "-f", metavar="FUSION|auto",
                                         help="How inputs become one; auto compares all and takes the best.")] = "concat",
     encode: opt.Encode = None,
+    tokens: Annotated[bool, typer.Option(
+        "--tokens", help="Of a manifest: keep every token, for fusions that take them.")] = False,
     task: Annotated[str | None, typer.Option("--task", metavar="auto|TASK", help="Of targets that say none.")] = None,
     finetune: Annotated[list[str] | None, typer.Option(
         "--finetune", metavar="INPUT", help="Train this input's pretrained encoder, too; random ones always are.")] = None,
@@ -83,8 +85,8 @@ def train(
         task_options={k: str(v) for k, v in told.items() if v is not None},
         given={name: numbers[name] for name in NUMBERS if name != "batch_size" and numbers[name] is not None}
         | ({} if batch_rows is None else {"batch_size": batch_rows}),
-        extraction=ExtractSettings(encode=tuple(encode or ()), max_bad=max_bad, allow_random=allow_random, device=device,
-                                   batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
+        extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, allow_random=allow_random,
+                                   device=device, batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
     if like is not None:
         from mmtool.model import read_header
 
@@ -97,8 +99,8 @@ def train(
 def fuse(
     features: Annotated[Path, typer.Argument(metavar="FEATURES", help="A features folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATURES", help="The folder to write.")],
-    fusion: Annotated[str | None, typer.Option("--fusion", "-f", metavar="FUSION",
-                                               help="Without weights: concat; of equal widths also sum, mean, max.")] = None,
+    fusion: Annotated[str | None, typer.Option(
+        "--fusion", "-f", metavar="FUSION", help="Without weights: concat, cca; of equal widths also sum, mean, max.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL", help="The learned fusion of a model.")] = None,
     as_json: opt.Json = False, quiet: opt.Quiet = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from torch import Tensor
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
 from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, WEIGHTS, shard_name
+from mmtool.ragged import Ragged
+
+MAPS = 4096
+"""Shards that stay mapped; what is read of them is the system's to keep or drop."""
 
 
 class Features:
@@ -45,7 +50,7 @@ class Features:
         self._starts = [0]
         for count in rows:
             self._starts.append(self._starts[-1] + count)
-        self._shard = lru_cache(maxsize=64)(self._load)
+        self._shard = lru_cache(maxsize=MAPS)(self._load)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -74,13 +79,18 @@ class Features:
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
         """The tokens of some rows of an input, `[B, T, D]`."""
-        out = []
-        for row in rows:
-            number = bisect_right(self._starts, row) - 1
-            values, starts = self._shard(name, number)
-            at = row - self._starts[number]
-            out.append(values[int(starts[at]) : int(starts[at + 1])])
-        return Tokens.from_rows(out, self.header["inputs"][name]["dim"])
+        return Tokens.from_rows([self._row(name, row) for row in rows], self.header["inputs"][name]["dim"])
+
+    def ragged(self, name: str, rows: Sequence[int]) -> Ragged:
+        """The same, read and padded only where it is looked at."""
+        lengths = torch.tensor([len(self._row(name, row)) for row in rows], dtype=torch.int64)
+        return Ragged(_Rows(self, name), torch.as_tensor(rows, dtype=torch.int64), lengths, self.header["inputs"][name]["dim"])
+
+    def _row(self, name: str, row: int) -> Tensor:
+        number = bisect_right(self._starts, row) - 1
+        values, starts = self._shard(name, number)
+        at = row - self._starts[number]
+        return values[int(starts[at]) : int(starts[at + 1])]
 
     def _load(self, name: str, number: int) -> tuple[Tensor, Tensor]:
         path = self.folder / name / shard_name(number)
@@ -92,3 +102,14 @@ class Features:
         if not len(values):  # a shard without a usable cell does not know the width
             values = values.new_zeros(0, self.header["inputs"][name]["dim"])
         return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One input's rows in the files."""
+
+    features: Features
+    name: str
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.features._row(self.name, row)

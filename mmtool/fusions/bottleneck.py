@@ -20,6 +20,7 @@ class Bottleneck(Fusion):
     """
 
     api = 1
+    takes = "tokens"
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, bottlenecks: int = 4, layers: int = 2, separate: int = 0,
                  heads: int = 4, ff: int = 128, dropout: float = 0.1) -> None:

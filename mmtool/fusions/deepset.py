@@ -22,6 +22,7 @@ class DeepSet(Fusion):
     """
 
     api = 1
+    takes = "tokens"
 
     def __init__(self, dims: dict[str, int], *, pool: Literal["sum", "mean", "max"] = "sum", dim: int = 128,
                  hidden: int = 128, dropout: float = 0.1) -> None:

@@ -21,6 +21,7 @@ class Mult(Fusion):
     """
 
     api = 1
+    takes = "tokens"
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, layers: int = 2, self_layers: int = 1, heads: int = 4,
                  ff: int = 128, dropout: float = 0.1) -> None:

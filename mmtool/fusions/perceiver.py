@@ -19,6 +19,7 @@ class Perceiver(Fusion):
     """
 
     api = 1
+    takes = "tokens"
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, latents: int = 8, layers: int = 2, heads: int = 4,
                  ff: int = 128, dropout: float = 0.1) -> None:

@@ -20,6 +20,7 @@ class Transformer(Fusion):
     """
 
     api = 1
+    takes = "tokens"
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, layers: int = 2, heads: int = 4, ff: int = 128,
                  experts: bool = False, dropout: float = 0.1) -> None:

@@ -12,7 +12,7 @@ from mmtool.testing.encoders import batches, cells, pooling
 from mmtool.testing.encoders import state as encoder_state
 from mmtool.testing.encoders import statement as encoder_statement
 from mmtool.testing.encoders.subject import EncoderSubject
-from mmtool.testing.fusions import forward, gradients, missing, towers
+from mmtool.testing.fusions import fitting, forward, gradients, missing, towers
 from mmtool.testing.fusions import state as fusion_state
 from mmtool.testing.fusions import statement as fusion_statement
 from mmtool.testing.fusions.subject import FusionSubject
@@ -56,7 +56,10 @@ FUSION_CHECKS: Contract = {
     statement.builds_without_files: fusion_statement.builds_for_any_inputs,
     fusion_statement.same_seed_gives_same_weights: fusion_statement.builds_for_any_inputs,
     statement.can_be_pickled: fusion_statement.builds_for_any_inputs,
-    forward.gives_tokens: fusion_statement.same_seed_gives_same_weights,
+    fitting.fits_the_same_twice: fusion_statement.same_seed_gives_same_weights,
+    fitting.fits_rows_in_any_order: fitting.fits_the_same_twice,
+    fitting.fits_what_is_there: fitting.fits_the_same_twice,
+    forward.gives_tokens: fitting.fits_the_same_twice,
     forward.repeats_its_bits: forward.gives_tokens,
     forward.order_changes_nothing: forward.repeats_its_bits,
     missing.stays_finite_where_missing: forward.repeats_its_bits,
@@ -64,6 +67,7 @@ FUSION_CHECKS: Contract = {
     missing.ignores_masked_values: forward.batching_changes_nothing,
     missing.ignores_more_padding: missing.ignores_masked_values,
     missing.ignores_what_a_missing_input_holds: missing.stays_finite_where_missing,
+    forward.takes_what_it_states: missing.ignores_more_padding,
     towers.combines_scores: missing.ignores_what_a_missing_input_holds,
     gradients.gradients_reach_every_parameter: towers.combines_scores,
     gradients.gradients_stay_finite_where_missing: gradients.gradients_reach_every_parameter,

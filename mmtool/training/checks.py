@@ -54,6 +54,13 @@ def check_bundle(inputs: Sequence[Input], seed: int) -> None:
                               "leave --bundle out, or take another encoder")
 
 
+def check_frozen(name: str, fusion: Any, trained: Sequence[str]) -> None:
+    """Raises UsageError where a fusion is fitted on features that training would change under it."""
+    if fusion.needs_fit() and trained:
+        raise UsageError(f"fusion {name!r} learns from features before training, and the encoder of {trained[0]!r} is trained, "
+                         "which changes them", "train it with another fusion, then `extract -m` that model and train on that")
+
+
 def check_fit(name: str, fusion: Any, tasks: Mapping[str, Task]) -> None:
     """Raises MMToolError where a fusion does not return what a task needs."""
     for column, task in tasks.items():

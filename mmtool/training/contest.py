@@ -6,7 +6,7 @@ Shapes: N held-out rows, K outputs of a task.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,20 @@ from torch import Tensor
 
 from mmtool import console
 from mmtool.allocator import keep_memory
-from mmtool.api import Encoder, Task
+from mmtool.api import Encoder, Fusion, Task, Tokens
 from mmtool.errors import MMToolError
 from mmtool.metrics import greedy, ranking
 from mmtool.network import Head, Network, only, take
+from mmtool.ragged import is_ragged
 from mmtool.training import candidates, measure, together
 from mmtool.training.candidates import Candidate
-from mmtool.training.data import Data, Part, Table
+from mmtool.training.data import Data, Part, Table, as_one
 from mmtool.training.fit import Run
 from mmtool.training.solve import one_thread
 
 TIMED = 5
+LONE = 1000
+"""Numbers of checkpoints of networks that are trained one by one begin here; below are those of the run itself."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Held:
     column: str
     parts: list[Data]
     rows: list[int]
+
+    @property
+    def by_fold(self) -> list[list[int]]:
+        """The numbers of each fold's rows."""
+        return [self.rows[at.start : at.stop] for at in self.folds]
 
     @property
     def folds(self) -> list[range]:
@@ -77,16 +85,30 @@ class Contest:
         self.run = run
         with one_thread():
             self.parts: list[tuple[Part, dict[str, Encoder]]] = [run.part(fit, held) for fit, held in pairs]
+        self.inputs = self._inputs()
+        self.descended = 0
         self.names = sorted(self.parts[0][0].table.inputs)
         self.held = {column: self._held(column) for column in sorted(run.table.answers)}
         keep_memory()
+
+    def _inputs(self) -> dict[str, list[dict[str, Tokens]]]:
+        """Each fold's inputs as the fusions take them; folds share what they have in common."""
+        made: dict[int, Tokens] = {}
+
+        def one(name: str, tokens: Tokens) -> Tokens:
+            if id(tokens) not in made:
+                made[id(tokens)] = as_one({name: tokens})[name]
+            return made[id(tokens)]
+
+        own = [part.table.inputs for part, _ in self.parts]
+        return {"tokens": own, "pooled": [{n: one(n, t) for n, t in inputs.items()} for inputs in own]}
 
     def _held(self, column: str) -> Held:
         parts, rows = [], []
         for part, _ in self.parts:
             data, at = part.table.of(column, part.held)
             there = torch.stack([t.present for t in data.inputs.values()]).any(0).nonzero().flatten().tolist()
-            parts.append(data.rows(there))
+            parts.append(replace(data, inputs={}).rows(there))
             rows += [at[i] for i in there]
         return Held(column, parts, rows)
 
@@ -106,39 +128,45 @@ class Contest:
 
     def enter(self, candidate: Candidate, **changes: Any) -> Entry:
         """Train a candidate on every fold, and ask it for the rows that it did not see. `changes`: of the settings."""
-        run = self._run(candidate, changes)
-        parts = [replace(part, table=Table({n: part.table.inputs[n] for n in candidate.inputs}, part.table.answers))
-                 for part, _ in self.parts]
+        cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
+        takes = "tokens" if cls.takes == "tokens" else "pooled"
+        run = self._run(candidate, changes, lambda dims: cls(dims, **options))
+        parts = [replace(part, table=Table({n: t for n, t in inputs.items() if n in candidate.inputs}, part.table.answers))
+                 for (part, _), inputs in zip(self.parts, self.inputs[takes], strict=True)]
         networks = [run.prepare(part, encoders) for part, (_, encoders) in zip(parts, self.parts, strict=True)]
         start = time.perf_counter()
         if run.settings.optimizer == "auto" and run.solvable(networks[0]):
             with one_thread():
                 run.heads(parts, networks, None, parts[0])
         else:
-            self._descend(run, parts, networks)
+            self._descend(run, parts, [own for _, own in self.parts], networks)
         seconds = time.perf_counter() - start
-        answers = {column: self._answer(candidate, held, [Head(n, column) for n in networks])
+        answers = {column: self._answer(held, [Head(n, column) for n in networks], [p.table.inputs for p in parts])
                    for column, held in self.held.items()}
         return Entry(candidate, answers, sum(p.numel() for p in networks[0].parameters()), round(seconds, 3),
                      round(1000 * self._seconds_per_row(networks[0], parts[0]), 4))
 
-    def _run(self, candidate: Candidate, changes: Mapping[str, Any]) -> Run:
-        cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
+    def _run(self, candidate: Candidate, changes: Mapping[str, Any], make: Callable[[dict[str, int]], Fusion]) -> Run:
         settings = replace(self.run.settings, fusion=candidate.fusion, hidden=candidate.hidden, **changes)
-        return replace(self.run, settings=settings, make_fusion=lambda dims: cls(dims, **options),
+        return replace(self.run, settings=settings, make_fusion=make,
                        table=Table({n: t for n, t in self.run.table.inputs.items() if n in candidate.inputs},
                                    self.run.table.answers),
                        lives=[live for live in self.run.lives if live.name in candidate.inputs])
 
-    def _descend(self, run: Run, parts: Sequence[Part], networks: Sequence[Network]) -> None:
+    def _descend(self, run: Run, parts: Sequence[Part], encoders: Sequence[dict[str, Encoder]],
+                 networks: Sequence[Network]) -> None:
         recipe = run.recipe()
-        if not together.applies(recipe):
-            raise MMToolError("a comparison takes whole batches in float32", "leave --accumulate and --precision out")
-        together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
+        if together.applies(recipe) and not is_ragged(parts[0].table.inputs):
+            together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
+            return
+        for number, (part, own, network) in enumerate(zip(parts, encoders, networks, strict=True), 1):
+            self.descended += 1
+            title = f"{run.settings.fusion}, fold {number} of {len(parts)}"
+            run.train_part(LONE + self.descended, title, part, own, network, recipe, begun=False)
 
-    def _answer(self, candidate: Candidate, held: Held, heads: list[Head]) -> Answer:
+    def _answer(self, held: Held, heads: list[Head], tables: list[dict[str, Tokens]]) -> Answer:
         task = heads[0].task
-        inputs = [{n: data.inputs[n] for n in candidate.inputs} for data in held.parts]
+        inputs = [take(table, rows) for table, rows in zip(tables, held.by_fold, strict=True)]
         with torch.no_grad():
             outputs = torch.cat([head(x).double() for head, x in zip(heads, inputs, strict=True)])  # [N, K]
         present = torch.cat([torch.stack([t.present for t in x.values()]).any(0) for x in inputs])  # [N]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from mmtool.api import Task, Tokens
 from mmtool.features.reader import Features
 from mmtool.network import take
+from mmtool.ragged import is_ragged
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,25 @@ class Part:
     held: list[int]
 
 
+def inputs_of(features: Features, names: Sequence[str], rows: Sequence[int],
+              takes: Literal["pooled", "tokens"]) -> dict[str, Tokens]:
+    """Each input's features of some rows as a fusion takes them, float32: one vector, or all the tokens that were kept."""
+    every = [n for n in names if takes == "tokens" and not features.header["inputs"][n]["pooled"]]
+    found: dict[str, Tokens] = {n: features.ragged(n, rows) for n in every}
+    return dict(sorted({**found, **pooled(features, [n for n in names if n not in every], rows)}.items()))
+
+
+def as_one(inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """Every input as one token: the mean of those it has."""
+    return {name: Tokens.pooled(t.mean(), t.present) if is_ragged({name: t}) else t for name, t in inputs.items()}
+
+
 def pooled(features: Features, names: Sequence[str], rows: Sequence[int]) -> dict[str, Tokens]:
-    """Each input's features of some rows, pooled, float32."""
+    """Each input's features of some rows as one vector, float32: where tokens were kept, their mean."""
     out = {}
     for name in sorted(names):
-        tokens = features.tokens(name, rows)
+        kept = features.header["inputs"][name]["pooled"]
+        tokens = features.tokens(name, rows) if kept else features.ragged(name, rows)
         out[name] = Tokens.pooled(tokens.mean().float(), tokens.present)
     return out
 

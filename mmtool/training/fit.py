@@ -87,11 +87,11 @@ class Run:
         return Part(Table(tokens, self.table.answers), fit, held), encoders
 
     def prepare(self, part: Part, encoders: Mapping[str, Encoder]) -> Network:
-        """A new network with the scales of the part's rows, for the widths that its encoders give."""
-        dims = {name: t.values.shape[2] for name, t in part.table.inputs.items()}
+        """A new network whose front is fitted on the part's rows, for the widths that its encoders give."""
+        dims = {name: t.dim for name, t in part.table.inputs.items()}
         dims |= {live.name: width_of(live, encoders[live.name]) for live in self.learning if live.name not in dims}
         network = self.network(dims)
-        network.front.fit_scales(take(part.table.inputs, part.fit))
+        network.front.fit(take(part.table.inputs, part.fit))
         return network.eval()
 
     def solvable(self, network: Network) -> bool:
@@ -146,7 +146,7 @@ class Run:
         fitted, curves, epochs = [], [], []
         for number, ((part, encoders), network) in enumerate(zip(parts, networks, strict=True)):
             title = f"part {number + 1} of {len(parts)}"
-            graph, feed, went = self._train(number, title, part, encoders, network, recipe, begun=begun)
+            graph, feed, went = self.train_part(number, title, part, encoders, network, recipe, begun=begun)
             console.say(f"{title}: best epoch {went.best_epoch} of {len(went.curve)}, held-out loss {went.best:.4f}")
             held = encode(graph, feed, _without(part.table, graph.live), part.held, recipe.batch_size, self.device)
             fitted.append(Fitted(network, _all(encoders, graph), Table(held, _answers(part)), part.held))
@@ -158,21 +158,21 @@ class Run:
             network = self.prepare(whole, encoders)
             if begun:
                 self.heads([whole], [network], None, whole)
-            graph, _, _ = self._train(len(parts), "all rows", whole, encoders, network,
+            graph, _, _ = self.train_part(len(parts), "all rows", whole, encoders, network,
                                       replace(recipe, epochs=sorted(epochs)[len(epochs) // 2]), begun=begun)
             chosen = _all(encoders, graph)
         told = {**asdict(recipe), "dropout": self.settings.dropout, "best_epochs": epochs, "solved_start": begun,
                 "threads": torch.get_num_threads()}
         return Result(fitted, network, chosen, told, curves)
 
-    def _train(self, number: int, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
+    def train_part(self, number: int, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
                recipe: Recipe, *, begun: bool) -> tuple[Graph, Feed, descend.Outcome]:
         names = [live.name for live in self.learning]
         if names and self.device.type == "cpu":
             keep_memory()
         learned = len(network.columns) > 1 and recipe.loss_weighting == "uncertainty"
         graph = Graph(network, {n: encoders[n] for n in names}, {n: network.front.fusion.dims[n] for n in names},
-                      learned_weighting=learned)
+                      {live.name: live.keep for live in self.learning}, learned_weighting=learned)
         preparers = {n: copy.deepcopy(e) if self.device.type != "cpu" else e for n, e in encoders.items()}
         feed = Feed(self.learning, preparers, self.workers)
         slim = replace(part, table=_without(part.table, names))

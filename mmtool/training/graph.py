@@ -9,23 +9,24 @@ from torch import Tensor, nn
 
 from mmtool.api import Encoder, Tokens
 from mmtool.network import Network, take
+from mmtool.ragged import Ragged, chunks, padded
 from mmtool.training.data import Answers, Table
-from mmtool.training.live import Feed, Prepared
+from mmtool.training.live import Feed, Keep, Prepared
 
 CHUNK = 4096
 """Rows of frozen features that go through the network at once."""
 
 
 class Graph(nn.Module):
-    """Live encoders and the network behind them. `widths`: of each live encoder's pooled feature."""
+    """Live encoders and the network behind them. `widths`, `keeps`: how wide and what each live encoder's output is."""
 
     def __init__(self, network: Network, encoders: Mapping[str, Encoder], widths: Mapping[str, int],
-                 *, learned_weighting: bool = False) -> None:
+                 keeps: Mapping[str, Keep] | None = None, *, learned_weighting: bool = False) -> None:
         super().__init__()
         self.network = network
         self.live = sorted(encoders)
         self.encoders = nn.ModuleList(encoders[name] for name in self.live)
-        self.widths = dict(widths)
+        self.widths, self.keeps = dict(widths), dict(keeps or {})
         self.log_variances = nn.Parameter(torch.zeros(len(network.columns))) if learned_weighting else None
 
     def encoder(self, name: str) -> Encoder:
@@ -36,7 +37,8 @@ class Graph(nn.Module):
 
     def tokens(self, prepared: Mapping[str, Prepared], device: torch.device) -> dict[str, Tokens]:
         """Prepared cells through their encoders."""
-        return {name: prepared[name].encode(self.encoder(name), device, self.widths[name]) for name in self.live}
+        return {name: prepared[name].encode(self.encoder(name), device, self.widths[name], self.keeps.get(name, "pooled"))
+                for name in self.live}
 
     def losses(self, inputs: Mapping[str, Tokens], answers: Mapping[str, Answers]) -> Tensor:
         """The mean loss of each target over the rows that have it, `[T]`; towers learn each by itself, where they are there."""
@@ -75,9 +77,15 @@ def encode(graph: Graph, feed: Feed, table: Table, rows: Sequence[int], batch_si
             for name, tokens in graph.tokens(prepared, device).items():
                 found[name].append(Tokens(tokens.values.float().cpu(), tokens.mask.cpu()))
     back = order.argsort()
-    live = {name: Tokens(torch.cat([t.values for t in parts])[back], torch.cat([t.mask for t in parts])[back])
-            for name, parts in found.items()}
+    live = {name: _join(parts).take(back) for name, parts in found.items()}
     return {**frozen, **live}
+
+
+def _join(parts: Sequence[Tokens]) -> Tokens:
+    """Batches as one; ragged where they have several tokens."""
+    if all(t.mask.shape[1] == 1 for t in parts):
+        return Tokens(torch.cat([t.values for t in parts]), torch.cat([t.mask for t in parts]))
+    return Ragged.of([row.clone() for t in parts for row in t.rows()], parts[0].dim)
 
 
 def held_losses(graph: Graph, inputs: Mapping[str, Tokens], table: Table, rows: Sequence[int],
@@ -89,8 +97,7 @@ def held_losses(graph: Graph, inputs: Mapping[str, Tokens], table: Table, rows: 
     with torch.no_grad():
         for head in graph.network.heads():
             answers = table.answers[head.column].at(torch.as_tensor(rows))
-            parts = [head(to_device(take(inputs, range(at, min(at + CHUNK, len(rows)))), device)).cpu()
-                     for at in range(0, len(rows), CHUNK)]
+            parts = [head(to_device(take(inputs, part), device)).cpu() for part in chunks(inputs, CHUNK)]
             outputs[head.column] = torch.cat(parts)
             loss = answers.loss(head.task, outputs[head.column].to(torch.float32))
             total += float(loss.sum() / answers.known.sum().clamp(min=1))
@@ -98,9 +105,10 @@ def held_losses(graph: Graph, inputs: Mapping[str, Tokens], table: Table, rows: 
 
 
 def to_device(inputs: Mapping[str, Tokens], device: torch.device) -> dict[str, Tokens]:
-    """Tokens on a device."""
+    """Tokens on a device, padded."""
+    inputs = padded(inputs)
     if device.type == "cpu":
-        return dict(inputs)
+        return inputs
     return {name: Tokens(t.values.to(device, non_blocking=True), t.mask.to(device, non_blocking=True))
             for name, t in inputs.items()}
 

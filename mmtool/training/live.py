@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +14,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from mmtool import cells, encoding, plugins
+from mmtool import engine as engines
 from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
-from mmtool.engine import Engine
 from mmtool.errors import MMToolError
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.inputs import Input
 from mmtool.media.augment import Policy
+from mmtool.ragged import Ragged
 from mmtool.training.cellstore import CellStore
+
+Keep = Literal["pooled", "tokens", "mean"]
+"""What a fusion gets of a cell: the encoder's own pool, every token, or the mean of what would be kept as tokens."""
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Live:
     trained: bool
     seed: int
     augment: Policy | None = None
+    keep: Keep = "pooled"
 
     @property
     def name(self) -> str:
@@ -59,15 +64,16 @@ class Live:
         return fresh.eval()
 
     def features(self, encoder: Encoder, device: torch.device, batch_size: int) -> Tokens:
-        """Every row through a frozen encoder, pooled, `[N, 1, D]`, on the CPU, in the blocks that `extract` has."""
-        engine = Engine(encoder, device, "fp32", batch_size)
+        """Every row through a frozen encoder, on the CPU, in the blocks that `extract` has."""
+        engine = engines.Engine(encoder, device, "fp32", batch_size)
+        keep: engines.Keep = "pooled" if self.keep == "pooled" else "tokens"
         rows: list[Tensor | None] = []
         for start in range(0, len(self.store.statuses), BLOCK_ROWS):
             block = range(start, min(start + BLOCK_ROWS, len(self.store.statuses)))
-            rows += engine.encode([cell_of(self, encoder, row, None) for row in block], keep="pooled")
+            rows += engine.encode([cell_of(self, encoder, row, None) for row in block], keep=keep)
         encoder.to("cpu")
-        tokens = Tokens.from_rows(rows)
-        return Tokens.pooled(tokens.mean().float(), tokens.present)
+        tokens = Ragged.of(rows, next((row.shape[1] for row in rows if row is not None), encoder.dim))
+        return tokens if self.keep == "tokens" else Tokens.pooled(tokens.mean(), tokens.present)
 
 
 def cell_of(live: Live, encoder: Encoder, row: int, epoch: int | None) -> Tensor | None:
@@ -103,16 +109,21 @@ class Prepared:
         x, lengths = pad([cell for cell in found if cell is not None])
         return cls(x, lengths, torch.tensor(at), len(found))
 
-    def encode(self, encoder: Encoder, device: torch.device, width: int) -> Tokens:
-        """Through the encoder and its pooling: `[B, 1, width]`, missing where there is no cell."""
-        values = torch.zeros(self.rows, width, device=device)
-        mask = torch.zeros(self.rows, dtype=torch.bool, device=device)
+    def encode(self, encoder: Encoder, device: torch.device, width: int, keep: Keep) -> Tokens:
+        """Through the encoder: `[B, 1, width]`, or `[B, T, width]` where tokens are kept; missing where there is no cell."""
         if self.x is None:
-            return Tokens.pooled(values, mask)
-        tokens = _forward(encoder, self.x.to(device, non_blocking=True), self.lengths.to(device))
-        pooled = encoder.pool(tokens).to(values.dtype)  # [n, width]
-        at = self.at.to(device)
-        return Tokens.pooled(values.index_copy(0, at, pooled), mask.index_fill(0, at, True))
+            return Tokens.pooled(torch.zeros(self.rows, width, device=device), torch.zeros(self.rows, device=device))
+        tokens = _kept(encoder, _forward(encoder, self.x.to(device, non_blocking=True), self.lengths.to(device)), keep)
+        at, long = self.at.to(device), tokens.mask.shape[1]
+        values = torch.zeros(self.rows, long, width, device=device).index_copy(0, at, tokens.values.float())
+        mask = torch.zeros(self.rows, long, dtype=torch.bool, device=device).index_copy(0, at, tokens.mask)
+        return Tokens(values, mask)
+
+
+def _kept(encoder: Encoder, tokens: Tokens, keep: Keep) -> Tokens:
+    if keep == "tokens":
+        return tokens
+    return Tokens.pooled(encoder.pool(tokens)) if keep == "pooled" else Tokens.pooled(tokens.mean(), tokens.present)
 
 
 def _forward(encoder: Encoder, x: Tensor, lengths: Tensor) -> Tokens:
@@ -170,11 +181,11 @@ class Feed(Dataset[Any]):
 
 
 def width_of(live: Live, encoder: Encoder) -> int:
-    """Width of the pooled feature, found with one cell."""
+    """Width of what a fusion gets of it, found with one cell."""
     cell = next((c for row in range(len(live.store.statuses)) if (c := cell_of(live, encoder, row, None)) is not None), None)
     if cell is None:
         raise MMToolError(f"input {live.name!r}: encoder {live.built.spec} can use no cell of the training rows",
                           "leave it out, or check its column")
     x, lengths = pad([cell])
     with torch.inference_mode():
-        return int(encoder.pool(encoder(x, lengths)).shape[1])
+        return _kept(encoder, encoder(x, lengths), live.keep).dim

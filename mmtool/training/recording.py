@@ -13,6 +13,7 @@ from torch import Tensor
 from mmtool import encoding, fused, opening, settings
 from mmtool.api import Encoder
 from mmtool.encoding import Built
+from mmtool.engine import Keep
 from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Headers, Reading, like, parse_weights
 from mmtool.manifest.open import Manifest
@@ -63,7 +64,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
                   for c, a in trainer.targets.items()},
         "data": {"fingerprint": encoding.fingerprint([entries, source, known]), "train": len(trainer.split.train),
                  "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made,
-                 "upstream_learned": bool(brought) or (upstream is not None and any(True for _ in upstream.parameters()))},
+                 "upstream_learned": bool(brought) or (upstream is not None and fused.learned(upstream))},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
         "comparison": comparing.timeless(trainer.comparison),
         "versions": {library: version(library) for library in LIBRARIES}}
@@ -73,7 +74,8 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
 
 def _entry(live: Live, encoder: Encoder, dim: int) -> dict[str, Any]:
     built = Built(live.built.name, live.built.package, live.built.options, encoder)
-    reading = Reading(live.item, built, live.store.source, "pooled", encoding.identity(built), live.fitted, encoder)
+    keep: Keep = "pooled" if live.keep == "pooled" else "tokens"
+    reading = Reading(live.item, built, live.store.source, keep, encoding.identity(built), live.fitted, encoder)
     return {**reading.header(dim, "float32"), "weights": "trained" if live.trained else "package"}
 
 

@@ -62,7 +62,7 @@ def _kind(run: One) -> Any:
     decays = 0.0 if run.recipe.optimizer == "adamw" else run.recipe.weight_decay
     recipe = {**run.recipe.__dict__, "weight_decay": decays}
     sizes = len(descend.split_sizes(len(run.part.fit), run.recipe.batch_size))
-    return shapes, tuple(recipe.items()), sizes, tuple(t.values.shape[1:] for _, t in sorted(run.part.table.inputs.items()))
+    return shapes, tuple(recipe.items()), sizes, tuple(t.dim for _, t in sorted(run.part.table.inputs.items()))
 
 
 def _train(runs: list[One], device: torch.device) -> list[descend.Outcome]:
@@ -210,13 +210,13 @@ class _Stack:
         """Every input's tokens of rows `[r, B]` of some of the active networks as `[r, B, T, D]`, with masks."""
         tables = [self.runs[self.active[at]].part.table for at in some]
         first = tables[0].inputs
-        if all(table.inputs[n].values is t.values for table in tables for n, t in first.items()):
-            found = take(first, rows.flatten())
+        if all(table.inputs[n] is t for table in tables for n, t in first.items()):
+            found = {n: t.padded() for n, t in take(first, rows.flatten()).items()}
             return {n: (t.values.reshape(*rows.shape, *t.values.shape[1:]).to(self.device),
                         t.mask.reshape(*rows.shape, -1).to(self.device)) for n, t in found.items()}
-        parts = [take(table.inputs, at) for table, at in zip(tables, rows, strict=True)]
-        return {n: (torch.stack([p[n].values for p in parts]).to(self.device),
-                    torch.stack([p[n].mask for p in parts]).to(self.device)) for n in first}
+        parts = [{n: t.padded() for n, t in take(table.inputs, at).items()} for table, at in zip(tables, rows, strict=True)]
+        return {n: (_stacked([p[n].values for p in parts]).to(self.device),
+                    _stacked([p[n].mask for p in parts]).to(self.device)) for n in first}
 
     def _dropped(self, inputs: dict[str, tuple[Tensor, Tensor]], chance: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
         """As `descend.drop_inputs`, with the same draws for every network."""
@@ -310,6 +310,13 @@ class _Stack:
             self.optimizer.state[self.params[k]] = {
                 name: v[index] if isinstance(v, Tensor) and v.shape == before.shape else v for name, v in state.items()}
         self.held = {n: (values[index], mask[index]) for n, (values, mask) in self.held.items()}
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """`[B, T_r, ...]` of R networks -> `[R, B, T, ...]`, padded with zeros to the most tokens."""
+    most = max(t.shape[1] for t in tensors)
+    wide = [torch.cat([t, t.new_zeros(t.shape[0], most - t.shape[1], *t.shape[2:])], 1) for t in tensors]
+    return torch.stack(wide)
 
 
 def _at(nested: Mapping[str, tuple[Tensor, ...]]) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,16 +15,17 @@ from mmtool.api import Fusion, Task
 from mmtool.cells import Source
 from mmtool.errors import TOO_MANY_BAD, MMToolError, UsageError
 from mmtool.extract import default_workers, parse_max_bad
+from mmtool.features.reader import Features
 from mmtool.media import augment
 from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
 from mmtool.training import candidates, cellstore, checks, comparing, measure, recording, splits, targets
-from mmtool.training.data import Table, answers_of, pooled
+from mmtool.training.data import Table, answers_of, as_one, inputs_of
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
-from mmtool.training.live import Live
+from mmtool.training.live import Keep, Live
 from mmtool.training.solve import one_thread
 from mmtool.training.splits import Split
 from mmtool.training.targets import Asked
@@ -62,9 +63,12 @@ class Trainer:
         self.learning = sorted(self.split.train + self.split.val)
         for column, found in self.targets.items():
             found.task.fit([cell for r in self.learning if (cell := self.truth[column][r]) is not None])
-        self._use(candidates.LINEAR if asked.fusion == AUTO else asked.fusion)
+        self.undecided = asked.fusion == AUTO
+        self._use(candidates.LINEAR if self.undecided else asked.fusion)
         if asked.bundle:
             checks.check_bundle([*opened.to_extract, *(w.item for w in opened.wanted)], asked.seed)
+        sure = [w.item.name for w in opened.wanted if w.finetune or not w.built.encoder.needs_fit()]
+        checks.check_frozen(asked.fusion, self.fusion_class, sure)
         self.comparison: dict[str, dict[str, Any]] | None = None
         """Of each target, where the fusion was chosen by one."""
         self.exit_code = 0
@@ -78,7 +82,7 @@ class Trainer:
         """What tells fusion and tasks, as they are installed, from others."""
         tasks = [[c, a.name, a.package, encoding.plain_options(a.options), encoding.source_sha256(a.task)]
                  for c, a in self.targets.items()]
-        fusions = [[p.package, p.name] for p in plugins.found() if p.kind == "fusion"] if self.settings.fusion == AUTO else []
+        fusions = [[p.package, p.name] for p in plugins.found() if p.kind == "fusion"] if self.undecided else []
         return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options), fusions]
 
     def _targets(self) -> dict[str, Asked]:
@@ -103,7 +107,9 @@ class Trainer:
         upstream, entries, names = self._inputs(place)
         lives = self._lives(place)
         self.exit_code = self._judge(lives)
-        frozen = {} if self.opened.features is None or not names else pooled(self.opened.features, names, self.learning)
+        features = self.opened.features
+        self._say_what_is_taken(features, names)
+        frozen = {} if features is None or not names else inputs_of(features, names, self.learning, self.takes)
         cells = {c: [self.truth[c][r] for r in self.learning] for c in self.targets}
         table = Table(frozen, answers_of({c: a.task for c, a in self.targets.items()}, cells))
         for name, tokens in frozen.items():
@@ -117,16 +123,47 @@ class Trainer:
         """Everything that takes time."""
         ready = self.prepare(place)
         run = ready.run
-        if self.settings.fusion == AUTO:
+        if self.undecided:
             self.comparison, line = comparing.choose(self, run)
-            self._use(line["fusion"])
-            run.settings = replace(run.settings, fusion=line["fusion"], hidden=tuple(line["hidden"]))
+            run = self._decide(run, line["fusion"], tuple(line["hidden"]))
+            ready = replace(ready, run=run)
         with contextlib.nullcontext() if run.learning else one_thread():
             pairs, how = self.pairs(run.solved)
             fitted = run.go(pairs, how)
             patterns = None if ready.upstream is None else fused.patterns(self.opened, self.learning)
             metrics, temperatures = self._measure(fitted, run.targets, patterns)
         return recording.model(self, fitted, metrics, temperatures, how, ready)
+
+    def _decide(self, run: Run, fusion: str, hidden: tuple[int, ...]) -> Run:
+        """The run of the fusion that was chosen."""
+        self.undecided = False
+        self._use(fusion)
+        for live in run.lives:
+            live.keep = self.keep
+        table = run.table if self.takes == "tokens" else Table(as_one(run.table.inputs), run.table.answers)
+        return replace(run, settings=replace(run.settings, fusion=fusion, hidden=hidden), table=table)
+
+    @property
+    def takes(self) -> Literal["pooled", "tokens"]:
+        """What the fusion takes; tokens as long as it may be any."""
+        found: Literal["pooled", "tokens"] = "tokens" if self.undecided else self.fusion_class.takes
+        return found
+
+    @property
+    def keep(self) -> Keep:
+        """What the fusion gets of a cell that is read here."""
+        return "pooled" if not self.settings.extraction.tokens else "tokens" if self.takes == "tokens" else "mean"
+
+    def _say_what_is_taken(self, features: Features | None, names: Sequence[str]) -> None:
+        """Whether tokens were kept, and whether the fusion has a use for them."""
+        kept = self.settings.extraction.tokens or any(not features.header["inputs"][n]["pooled"] for n in names if features)
+        if self.undecided:
+            return
+        if kept and self.fusion_class.takes == "pooled":
+            console.say(f"fusion {self.settings.fusion!r} takes one vector an input: the mean of its tokens")
+        elif not kept and self.fusion_class.takes == "tokens" and names != ["fused"]:
+            console.say(f"fusion {self.settings.fusion!r} takes tokens, and each input has one: --tokens, of train or of "
+                        "extract, keeps every token")
 
     def _inputs(self, place: Place) -> tuple[Front | None, dict[str, dict[str, Any]], list[str]]:
         """The front that made fused features, the entries of frozen inputs for the header, and the names that are read."""
@@ -163,12 +200,13 @@ class Trainer:
             if bad:
                 console.warn(f"input {item.name!r}: {len(bad)} of {len(store.statuses)} cells are bad and left out; "
                              f"the first: {bad[0]}")
-            live = Live(item, wanted.built, store, True, self.settings.seed, policy)
+            live = Live(item, wanted.built, store, True, self.settings.seed, policy, self.keep)
             if live.fitted:
                 fitted = live.encoder(range(len(self.learning)))
                 if wanted.finetune and not any(p.requires_grad for p in fitted.parameters()):
                     raise opening.no_weights(item.name, wanted.built)
                 live.trained = wanted.finetune or not fitted.pretrained
+                checks.check_frozen(self.settings.fusion, self.fusion_class, [item.name] if live.trained else [])
             lives.append(live)
             if policy is not None and not live.trained:
                 raise UsageError(f"--augment {item.name}: its encoder is not trained", f"add --finetune {item.name}")

@@ -25,7 +25,10 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("told", [LEARNED, (*LEARNED, "--folds", "2", "--accumulate", "2"),
                                   (*LETTERS, "-f", "gated", "--epochs", "5", "--optimizer", "sgd"),
-                                  (*LEARNED, "-t", "sum", "--loss-weighting", "uncertainty", "--optimizer", "adam")])
+                                  (*LEARNED, "-t", "sum", "--loss-weighting", "uncertainty", "--optimizer", "adam"),
+                                  (*LETTERS, "--tokens", "-f", "transformer:8,layers=1,heads=2", "--batch-rows", "16",
+                                   "--epochs", "4"),
+                                  (*LEARNED, "--tokens", "-f", "mult:8,layers=1,heads=2,ff=8", "--epochs", "3")])
 def test_a_run_ended_after_any_checkpoint_goes_on_to_the_same_bytes(mmtool: Callable, tmp_path: Path, told: tuple[str, ...],
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")

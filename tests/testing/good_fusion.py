@@ -39,6 +39,7 @@ class GoodTokens(Fusion):
     """The tokens of every input in one width, one after the other."""
 
     api = 1
+    takes = "tokens"
     returns = "tokens"
     dim = 6
 
@@ -75,3 +76,35 @@ class GoodTowers(Fusion):
         logs = torch.stack([scores[name].masked_fill(~present[name].unsqueeze(1), 1).log() for name in self.dims], 1)
         w = self.exponent.expand(there.shape).masked_fill(~there, torch.finfo(torch.float32).min).softmax(1) * there
         return (w.unsqueeze(-1) * logs).sum(1).softmax(-1)  # [B, K]
+
+
+class GoodFitted(Fusion):
+    """Inputs side by side, each less the mean of the rows that it learned from, over their deviation."""
+
+    api = 1
+
+    def __init__(self, dims: dict[str, int]) -> None:
+        super().__init__(dims)
+        self.dim = sum(dims.values())
+        for number, d in enumerate(self.dims.values()):
+            self.register_buffer(f"mean{number}", torch.zeros(d))
+            self.register_buffer(f"scale{number}", torch.ones(d))
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return tokens.mean()
+
+    def fit(self, inputs: dict[str, Tokens]) -> None:
+        for number, name in enumerate(self.dims):
+            x = self.pool(inputs[name])[inputs[name].present].double()
+            if len(x):
+                self.learn(number, x)
+
+    def learn(self, number: int, x: Tensor) -> None:
+        self.get_buffer(f"mean{number}").copy_(x.mean(0))
+        self.get_buffer(f"scale{number}").copy_(x.std(0, correction=0).clamp(min=1e-3))
+
+    def forward(self, inputs: dict[str, Tokens]) -> Tokens:
+        parts = [(inputs[name].mean() - self.get_buffer(f"mean{i}")) / self.get_buffer(f"scale{i}")
+                 for i, name in enumerate(self.dims)]
+        parts = [x.masked_fill(~inputs[name].present.unsqueeze(1), 0) for x, name in zip(parts, self.dims, strict=True)]
+        return Tokens.pooled(torch.cat(parts, 1), torch.stack([inputs[n].present for n in self.dims]).any(0))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from good_fusion import Good, GoodTokens, GoodTowers
+from good_fusion import Good, GoodFitted, GoodTokens, GoodTowers
 from torch import Tensor, nn
 
 from mmtool.api import Fusion, Tokens
@@ -183,9 +183,22 @@ class LimitedPositions(Good):
         return Tokens(tokens.values * self.position[: tokens.values.shape[1]], tokens.mask).mean()
 
 
+class TakesAnything(Good):
+    takes = "everything"  # type: ignore[assignment]
+
+
+class TakesMoreThanItSays(Good):
+    def pool(self, tokens: Tokens) -> Tensor:
+        return tokens.values.masked_fill(~tokens.mask.unsqueeze(-1), -1e9).amax(1).clamp(min=-10)
+
+
+class TakesLessThanItSays(Good):
+    takes = "tokens"
+
+
 class HearsTheMissing(Good):
     def pool(self, tokens: Tokens) -> Tensor:
-        return tokens.values[:, 0]
+        return torch.where(tokens.present.unsqueeze(1), tokens.mean(), tokens.values[:, 0])
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:
         x, present = self.project(inputs)
@@ -274,9 +287,48 @@ class Prints(Good):
         return tokens.mean()
 
 
+class LearnsByChance(GoodFitted):
+    def learn(self, number: int, x: Tensor) -> None:
+        super().learn(number, x[torch.randperm(len(x))[:20]])
+
+
+class GrowsInFit(GoodFitted):
+    def learn(self, number: int, x: Tensor) -> None:
+        super().learn(number, x)
+        self.register_buffer(f"rows{number}", torch.tensor(len(x)))
+
+
+class WritesWhatItLearnsFrom(GoodFitted):
+    def fit(self, inputs: dict[str, Tokens]) -> None:
+        super().fit(inputs)
+        inputs["title"].values.zero_()
+
+
+class LearnsInOrder(GoodFitted):
+    def learn(self, number: int, x: Tensor) -> None:
+        super().learn(number, x[: len(x) // 2 + 1])
+
+
+class LearnsPadding(GoodFitted):
+    def fit(self, inputs: dict[str, Tokens]) -> None:
+        super().fit(inputs)
+        for number, name in enumerate(self.dims):
+            self.get_buffer(f"mean{number}").copy_(inputs[name].values.mean((0, 1)))
+
+
+class DividesByNoVariance(GoodFitted):
+    def learn(self, number: int, x: Tensor) -> None:
+        super().learn(number, x)
+        self.get_buffer(f"scale{number}").copy_(x.var(0, correction=0).sqrt())
+        self.get_buffer(f"mean{number}").copy_(x.mean(0))
+
+
 MISTAKES: list[tuple[type[Any], str, str]] = [
     (Unstated, "states-what-it-is", "`api = 1`"),
     (ReturnsAnything, "states-what-it-is", 'returns is "pooled"'),
+    (TakesAnything, "states-what-it-is", 'takes is "pooled"'),
+    (TakesMoreThanItSays, "takes-what-it-states", 'state `takes = "tokens"`'),
+    (TakesLessThanItSays, "takes-what-it-states", 'state `takes = "pooled"`'),
     (CombinesAnything, "states-what-it-is", 'combines is "scores"'),
     (NoFusion, "states-what-it-is", "a subclass of mmtool.api.Fusion"),
     (PositionalOption, "options-are-explicit", "def __init__(self, dims, *, dim: ...)"),
@@ -316,6 +368,12 @@ MISTAKES: list[tuple[type[Any], str, str]] = [
     (SquareRootOfNothing, "gradients-stay-finite-where-missing", "torch.where after it is too late"),
     (ForFloat32Alone, "stays-finite-in-bfloat16", "without overflow"),
     (KeepsWeightsAside, "survives-save-and-load", "parameter or buffer"),
+    (LearnsByChance, "fits-the-same-twice", "seed what is random"),
+    (GrowsInFit, "fits-the-same-twice", "register it in __init__"),
+    (WritesWhatItLearnsFrom, "fits-the-same-twice", "work on a copy"),
+    (LearnsInOrder, "fits-rows-in-any-order", "in another order"),
+    (LearnsPadding, "fits-what-is-there", "NaN under a False mask"),
+    (DividesByNoVariance, "fits-what-is-there", "fitted on a single row"),
     (Prints, "prints-nothing", "'pooling"),
 ]
 """The class, the check that it must fail, and part of what the check must say."""

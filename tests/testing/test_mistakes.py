@@ -15,9 +15,10 @@ from mmtool.testing import Check, encoder_checks, fusion_checks, task_checks
 
 MISTAKES = [("encoder", *m) for m in mistakes_in_prepare.MISTAKES + mistakes_in_forward.MISTAKES]
 MISTAKES += [("fusion", *m) for m in mistakes_in_fusions.MISTAKES] + [("task", *m) for m in mistakes_in_tasks.MISTAKES]
-GOOD = [("encoder", Good, {"bears-a-row-of-zeros"}), ("fusion", good_fusion.Good, {"combines-scores"}),
-        ("fusion", good_fusion.GoodTokens, {"combines-scores"}), ("fusion", good_fusion.GoodTowers, set()),
-        ("task", good_task.Good, set())]
+FITTING = {"fits-the-same-twice", "fits-rows-in-any-order", "fits-what-is-there"}
+GOOD = [("encoder", Good, {"bears-a-row-of-zeros"}), ("fusion", good_fusion.Good, {"combines-scores", *FITTING}),
+        ("fusion", good_fusion.GoodTokens, {"combines-scores", *FITTING}), ("fusion", good_fusion.GoodTowers, FITTING),
+        ("fusion", good_fusion.GoodFitted, {"combines-scores"}), ("task", good_task.Good, set())]
 
 
 def _checks(kind: str, cls: type[Any]) -> list[Check]:

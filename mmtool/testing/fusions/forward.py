@@ -60,7 +60,7 @@ def repeats_its_bits(subject: FusionSubject) -> None:
 def order_changes_nothing(subject: FusionSubject) -> None:
     """The order of names in `dims` and in the inputs decides nothing: layouts follow sorted names."""
     for case in subject.cases:
-        turned = subject.new(dict(reversed(case.dims.items())))
+        turned = subject.fitted(dict(reversed(case.dims.items())))
         one, other = case.fusion.state_dict(), turned.state_dict()
         if list(one) != list(other) or not all(same_bits(one[name], other[name]) for name in one):
             fail("with the same inputs in another order of `dims`, the weights differ; make them in the order of "
@@ -85,3 +85,22 @@ def _trimmed(inputs: Inputs) -> Inputs:
     """A single row without its padding; a missing input keeps one position."""
     return {name: Tokens(t.values[:, : max(1, int(t.lengths))], t.mask[:, : max(1, int(t.lengths))])
             for name, t in inputs.items()}
+
+
+def takes_what_it_states(subject: FusionSubject) -> None:
+    """With `takes` pooled, tokens count by their mean alone; with tokens, by more: only then are they kept for it."""
+    far = 0.0
+    for case in subject.cases:
+        given = sample(case.dims)
+        once = {name: Tokens.pooled(t.mean(), t.present) for name, t in given.items()}
+        far = max(far, worst(_means(case.outputs), _means(fuse(case.fusion, once))))
+    if subject.cls.takes == "pooled" and far > FLOAT32_TOLERANCE:
+        fail(f"the mean of an input's tokens gives another result ({far:.1e} of a row's magnitude) than the tokens; pool "
+             'with Tokens.mean(), or state `takes = "tokens"`')
+    if subject.cls.takes == "tokens" and far <= FLOAT32_TOLERANCE:
+        fail("the mean of an input's tokens gives the same result as the tokens; state `takes = \"pooled\"`, so that no more "
+             "is kept and read than it uses")
+
+
+def _means(outputs: Inputs) -> Inputs:
+    return {name: Tokens.pooled(t.mean(), t.present) for name, t in outputs.items()}

@@ -12,7 +12,7 @@ from mmtool.testing.verdicts import fail
 
 def gradients_reach_every_parameter(subject: FusionSubject) -> None:
     """In training mode a loss on the result has a finite gradient in every parameter."""
-    fusion = subject.new()
+    fusion = subject.fitted()
     _descend(fusion, sample(SEVERAL, missing=False))
     for name, p in fusion.named_parameters():
         if p.requires_grad and p.grad is None:
@@ -23,7 +23,7 @@ def gradients_reach_every_parameter(subject: FusionSubject) -> None:
 
 def gradients_stay_finite_where_missing(subject: FusionSubject) -> None:
     """So it has where some or all inputs of a row are missing, and in the inputs too."""
-    fusion, given = subject.new(), sample(SEVERAL)
+    fusion, given = subject.fitted(), sample(SEVERAL)
     _descend(fusion, given)
     found = {f"the weight {name!r}": p.grad for name, p in fusion.named_parameters()}
     found |= {f"the input {name!r}": t.values.grad for name, t in given.items()}

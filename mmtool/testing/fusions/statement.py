@@ -9,10 +9,12 @@ from mmtool.testing.verdicts import fail
 
 
 def states_what_it_is(subject: FusionSubject) -> None:
-    """A class that can be imported and states api, what it returns and what it combines."""
+    """A class that can be imported and states api, what it takes, what it returns and what it combines."""
     is_a_class_of_its_kind(subject)
     if subject.cls.returns not in ("pooled", "tokens", "towers"):
         fail(f'returns is "pooled", "tokens" or "towers", it is {subject.cls.returns!r}')
+    if subject.cls.takes not in ("pooled", "tokens"):
+        fail(f'takes is "pooled" or "tokens", it is {subject.cls.takes!r}')
     if subject.cls.combines not in ("scores", "outputs"):
         fail(f'combines is "scores" or "outputs", it is {subject.cls.combines!r}')
 

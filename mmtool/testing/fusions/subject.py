@@ -21,6 +21,7 @@ EQUAL = {"title": 4, "photo.left": 4, "clip-2": 4}
 SEVERAL = {"title": 5, "photo.left": 3, "clip-2": 4}
 """Names as slugs of columns are: unsorted, with dots and hyphens."""
 ALL_DIMS = (ONE, EQUAL, SEVERAL)
+TRAINING_ROWS = 42
 
 Inputs = dict[str, Tokens]
 
@@ -37,6 +38,19 @@ def sample(dims: Mapping[str, int], *, missing: bool = True) -> Inputs:
         counts[0], counts[1] = 3, 1  # so that something is padded
         rows = [torch.randn(n, dims[name], generator=generator) for n in counts]
         made[name] = Tokens.from_rows([row if name in there else None for row, there in zip(rows, patterns, strict=True)])
+    return {name: made[name] for name in dims}
+
+
+def training(dims: Mapping[str, int]) -> Inputs:
+    """Rows to learn from, with something that inputs share, and some missing; made afresh."""
+    generator = torch.Generator().manual_seed(1)
+    shared = torch.randn(TRAINING_ROWS, 2, generator=generator)
+    made = {}
+    for number, name in enumerate(sorted(dims)):
+        x = shared @ torch.randn(2, dims[name], generator=generator)
+        x = x + 0.5 * torch.randn(TRAINING_ROWS, dims[name], generator=generator)
+        rows = [torch.stack([row] * (1 + at % 3)) for at, row in enumerate(x)]
+        made[name] = Tokens.from_rows([None if at % 7 == number else row for at, row in enumerate(rows)])
     return {name: made[name] for name in dims}
 
 
@@ -64,10 +78,17 @@ class FusionSubject(Subject):
             fusion: Fusion = self.cls(dict(dims), **self.options)
         return fusion.eval()
 
+    def fitted(self, dims: Mapping[str, int] = SEVERAL, rows: Inputs | None = None) -> Fusion:
+        """A fresh one that has learned from rows, by default the training rows, where it learns in `fit`."""
+        fusion = self.new(dims)
+        if self.cls.needs_fit():
+            fusion.fit(training(dims) if rows is None else rows)
+        return fusion
+
     @cached_property
     def cases(self) -> list[Case]:
         """One input, three of one width, three of several widths."""
-        return [Case(dims, fusion := self.new(dims), fuse(fusion, sample(dims))) for dims in ALL_DIMS]
+        return [Case(dims, fusion := self.fitted(dims), fuse(fusion, sample(dims))) for dims in ALL_DIMS]
 
     @property
     def module(self) -> Fusion:
