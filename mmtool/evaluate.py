@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, fused, info, opening, report
+from mmtool import console, doubt, fused, info, opening, report
 from mmtool.api import Task, Tokens
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -26,6 +26,9 @@ from mmtool.training import data as training_data
 from mmtool.training import measure, splits, targets
 from mmtool.training.solve import one_thread
 
+COVERAGE = 0.9
+"""That is measured of a model with calibration rows, where no other is asked for."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -35,6 +38,8 @@ class Settings:
     target: str | None = None
     seed: int = 0
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
+    coverage: float | None = None
+    abstain_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
     report.check_report(output)
     model = load(path)
+    known = any(model.conformal.values())
+    doubt.ask(model, COVERAGE if settings.coverage is None and known else settings.coverage, settings.abstain_below)
     with opening.open_for(model, name, settings.extraction, settings.split) as (features, names, code):
         check_features(model, features, names)
         with one_thread():
@@ -127,6 +134,9 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
         by_inputs = {key: ([p for p, _ in pairs], [t for _, t in pairs]) for key, pairs in own.items() if pairs}
         chosen = [predictions[column][i] for i in at]
         found = measure.tables(task, (chosen, list(truth.values())), by_inputs, settings.seed)
+        scores = model.conformal.get(column, {})
+        if doubted := doubt.measured(model.doubt, task, scores, chosen, list(truth.values()), by_inputs):
+            found["doubt"] = doubted
         ids = [features.rows["id"][rows[i]].as_py() for i in at]
         parts[column] = report.Part(task, found, ids, chosen, list(truth.values()))
     for note in notes:
@@ -206,6 +216,8 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     """Predictions of any tool (JSONL) against a manifest, matched by id."""
     if settings.target is None:
         raise UsageError("predictions are scored against a column", "name it: --target COLUMN[=TASK]")
+    if settings.coverage is not None or settings.abstain_below is not None:
+        raise UsageError("--coverage and --abstain-below belong to a model", "leave them out")
     report.check_report(output)
     predictions = _read_predictions(path)
     opened = open_manifest(manifest)

@@ -47,7 +47,9 @@ class Scored:
         if not self.several:
             return {**next(iter(self.parts.values())).found, **facts}
         kinds = ("overall", "by_inputs", "baselines")
-        return {**{kind: {c: p.found[kind] for c, p in self.parts.items()} for kind in kinds}, **facts}
+        doubt = {c: p.found["doubt"] for c, p in self.parts.items() if "doubt" in p.found}
+        return {**{kind: {c: p.found[kind] for c, p in self.parts.items()} for kind in kinds},
+                **({"doubt": doubt} if doubt else {}), **facts}
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -136,6 +138,17 @@ def show_all(metrics: dict[str, Any], main: Sequence[str], *, to_stdout: bool = 
     for column in metrics["overall"]:
         part = {kind: metrics[kind].get(column, {}) for kind in ("overall", "by_inputs", "baselines")}
         show(part, main, title=column, to_stdout=to_stdout)
+
+
+def tell_doubt(metrics: Mapping[str, Any]) -> None:
+    """What a metrics.json says of coverage and abstaining, on stderr."""
+    from mmtool.page.doubt import sentences
+
+    found = metrics.get("doubt", {})
+    several = not {"coverage", "abstain"} & set(found)
+    for column, part in found.items() if several else [("", found)]:
+        for sentence in sentences(part):
+            console.say(f"{column}: {sentence}" if column else sentence)
 
 
 def cell(metric: dict[str, float] | None) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 from mmtool import files
 from mmtool.console import literal
-from mmtool.page import tables, words
+from mmtool.page import doubt, tables, words
 from mmtool.page.contents import Page, Shown, TargetPart
 from mmtool.page.figures import Plot, by_inputs, curves, slug
 from mmtool.page.worst import worst_rows
 from mmtool.report import PAGE, PLOTS
 
-KINDS = ("inputs", "confusion", "roc", "pr", "reliability", "tags", "counts", "truth", "residuals", "curves")
+KINDS = ("inputs", "confusion", "roc", "pr", "reliability", "selective", "tags", "counts", "truth", "residuals", "curves")
 MEDIA_BYTES = 1_500_000
 """What the pictures and sounds of a page may hold together."""
 URI_KINDS = {"image": ("data:image/jpeg;base64,", "data:image/png;base64,"),
@@ -73,9 +73,11 @@ def render(page: Page, plots: Sequence[Sequence[Plot]]) -> str:
 
 def _target(part: TargetPart, plots: Sequence[Plot], show: Callable[[str], list[Shown]]) -> dict[str, Any]:
     how, rows = worst_rows(part)
-    return {"part": part, "sentences": words.sentences(part), "summary": words.summary(part), "plots": plots,
-            "metrics": tables.metrics(part), "by_inputs": tables.by_inputs(part), "labels": tables.labels(part),
-            "confusions": tables.confusions(part), "how": how, "worst": [(row, show(row.id)) for row in rows]}
+    told = part.metrics.get("doubt", {})
+    return {"part": part, "sentences": [*words.sentences(part), *doubt.sentences(told)], "doubt": doubt.table(told),
+            "summary": words.summary(part), "plots": plots, "metrics": tables.metrics(part), "by_inputs": tables.by_inputs(part),
+            "labels": tables.labels(part), "confusions": tables.confusions(part), "how": how,
+            "worst": [(row, show(row.id)) for row in rows]}
 
 
 def _within_budget(cells: Callable[[str], list[Shown]]) -> Callable[[str], list[Shown]]:

@@ -19,7 +19,7 @@ from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
-from mmtool.training import cellstore, checks, measure, recording, splits, targets
+from mmtool.training import calibrate, cellstore, checks, measure, recording, splits, targets
 from mmtool.training.data import Table, answers_of, pooled
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
@@ -99,7 +99,10 @@ class Trainer:
             fitted = run.go(pairs, how)
             patterns = None if upstream is None else fused.patterns(self.opened, self.learning)
             metrics, temperatures = self._measure(fitted, cells, patterns)
-        return recording.model(self, fitted, metrics, temperatures, how, entries, lives, upstream)
+        model = recording.model(self, fitted, metrics, temperatures, how, entries, lives, upstream)
+        calibrate.check_apart(self, entries, learned=model.header["data"]["upstream_learned"])
+        calibrate.calibrate(self, model, fitted, table, lives, place, self._groups(self.split.calib))
+        return model
 
     def _inputs(self, place: Place) -> tuple[Front | None, dict[str, dict[str, Any]], list[str]]:
         """The front that made fused features, the entries of frozen inputs for the header, and the names that are read."""
@@ -184,12 +187,20 @@ class Trainer:
         if "split" in self.opened.columns:
             split = splits.read(self.opened.column("split"), rows)
             self._warn_of_torn(split)
-            return split
+            return self._apart(split)
         if self.settings.folds is not None:
-            return Split(rows, [], [], made=True)
+            return self._apart(Split(rows, [], [], made=True))
         parts = splits.folds(rows, strata, self._groups(rows), splits.TEST_SHARE, self.settings.seed)
         console.say(f"no column 'split': {len(parts[0])} of {len(rows)} rows are kept for the test")
-        return Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True)
+        return self._apart(Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True))
+
+    def _apart(self, split: Split) -> Split:
+        share = self.settings.conformal
+        if share is None:
+            return split
+        if split.calib:
+            raise UsageError("--conformal draws calibration rows, but the column split names some", "leave it out")
+        return splits.apart(split, self._groups(sorted(split.train + split.val)), share, self.settings.seed)
 
     def _warn_of_torn(self, split: Split) -> None:
         """A column `split` may part a group, which --group forbids."""
