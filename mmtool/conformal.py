@@ -12,9 +12,10 @@ chance from the n + m that are left, it is the same law, exactly: then it goes b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import ceil, inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +80,14 @@ def p_values(known: Tensor, new: Tensor) -> Tensor:
     """
     larger = len(known) - torch.searchsorted(known, new.to(known.dtype).contiguous())
     return (1 + larger).double() / (len(known) + 1)
+
+
+def scores_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The calibration scores in a model file, by target column and subset of inputs. Raises ValueError for what are none."""
+    out: dict[str, dict[str, Tensor]] = {}
+    for number, (column, rows) in enumerate(sorted(header["conformal"].get("rows", {}).items())):
+        out[column] = {key: tensors[f"conformal/{number}/{key}"] for key in sorted(rows)}
+        for key, scores in out[column].items():
+            if scores.dtype != torch.float64 or scores.shape != (rows[key],) or not bool((scores[1:] >= scores[:-1]).all()):
+                raise ValueError(f"the calibration scores of {column!r} are damaged")
+    return out

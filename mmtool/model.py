@@ -23,11 +23,12 @@ from torch import Tensor
 
 from mmtool import files, plugins, specs
 from mmtool.api import Task, Tokens
+from mmtool.conformal import scores_of
 from mmtool.doubt import Doubt
 from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Headers
 from mmtool.network import Front, Network, key_of
-from mmtool.reference import Reference
+from mmtool.reference import Reference, references_of
 from mmtool.training.measure import divisors, used_in
 
 FORMAT = 1
@@ -250,31 +251,11 @@ def load(path: Path) -> Model:
         names = sorted(header["inputs"])
         return Model(header, network.eval(), {n: under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
                      {n: found for n in names if (found := under(f"weights/{n}/", tensors))},
-                     None if upstream is None else upstream.eval(), _scores(header, tensors),
-                     _references(header, tensors, dims))
+                     None if upstream is None else upstream.eval(), scores_of(header, tensors),
+                     references_of(header, tensors, dims))
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise MMToolError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
                           "train again, or install the versions that `mmtool info` shows") from error
-
-
-def _scores(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The calibration scores of each target column. Raises ValueError for what are none."""
-    out = {}
-    for number, column in enumerate(sorted(header["conformal"].get("rows", {}))):
-        out[column] = under(f"conformal/{number}/", tensors)
-        if {key: len(scores) for key, scores in out[column].items()} != header["conformal"]["rows"][column]:
-            raise ValueError(f"the calibration scores of {column!r} are not as many as stated")
-        for scores in out[column].values():
-            if scores.dtype != torch.float64 or scores.ndim != 1 or not bool((scores[1:] >= scores[:-1]).all()):
-                raise ValueError(f"the calibration scores of {column!r} are damaged")
-    return out
-
-
-def _references(header: Mapping[str, Any], tensors: Mapping[str, Tensor], dims: Mapping[str, int]) -> dict[str, Reference]:
-    found = {name: Reference.of(under(f"reference/{name}/", tensors)) for name in sorted(header["reference"])}
-    if wrong := [name for name, reference in found.items() if len(reference.mean) != dims[name]]:
-        raise ValueError(f"the reference of {wrong[0]!r} has another width than the input")
-    return found
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -105,8 +105,9 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     for prediction in (p for p in found if not is_empty(p)):
         for name, reason in prediction.get("errors", {}).items():
             console.warn(f"{prediction['id']}: {name} was left out: {reason}")
-        for name, p in unlike(prediction).items():
-            console.warn(f"{prediction['id']}: {name} is unlike the training data (farther than {1 - p:.1%} of held-out rows)")
+        for name, share in unlike(prediction).items():
+            told = f"{name} is unlike the training data (farther than {1 - share:.1%} of held-out rows)"
+            console.warn(f"{prediction['id']}: {told}")
     unused = [p for p in found if is_empty(p)]
     if unused:
         p = unused[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,3 +83,13 @@ class Reference:
                 or not bool((found.known.diff() >= 0).all()) or not bool(found.axes.isfinite().all()):
             raise ValueError("a reference is damaged")
         return found
+
+
+def references_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor], dims: Mapping[str, int]) -> dict[str, Reference]:
+    """Those in a model file, by input. Raises ValueError or KeyError for what are none."""
+    found = {}
+    for name in sorted(header["reference"]):
+        found[name] = Reference.of({part: tensors[f"reference/{name}/{part}"] for part in Reference.__dataclass_fields__})
+        if len(found[name].mean) != dims[name]:
+            raise ValueError(f"the reference of {name!r} has another width than the input")
+    return found

@@ -75,9 +75,9 @@ def _target(part: TargetPart, plots: Sequence[Plot], show: Callable[[str], list[
     how, rows = worst_rows(part)
     told = part.metrics.get("doubt", {})
     return {"part": part, "sentences": [*words.sentences(part), *doubt.sentences(told)], "doubt": doubt.table(told),
-            "summary": words.summary(part), "plots": plots, "metrics": tables.metrics(part), "by_inputs": tables.by_inputs(part),
-            "labels": tables.labels(part), "confusions": tables.confusions(part), "how": how,
-            "worst": [(row, show(row.id)) for row in rows]}
+            "summary": words.summary(part), "plots": plots, "metrics": tables.metrics(part),
+            "by_inputs": tables.by_inputs(part), "labels": tables.labels(part), "confusions": tables.confusions(part),
+            "how": how, "worst": [(row, show(row.id)) for row in rows]}
 
 
 def _within_budget(cells: Callable[[str], list[Shown]]) -> Callable[[str], list[Shown]]:
