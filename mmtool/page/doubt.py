@@ -17,7 +17,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         what = "sets" if "set_size" in found else "intervals"
         low, high = c["band"]
         end = "." if low <= c["value"] <= high else ", so these rows may be unlike those that calibrated it."
-        out.append(f"Asked to hold the truth for {c['asked']:.4g} of the rows, the {what} hold it for {words.with_interval(c)}; "
+        out.append(f"Asked to hold the truth for {c['asked']:.4g} of the rows, the {what} do so for {words.with_interval(c)}; "
                    f"with {c['calibration_rows']:,} calibration rows a sound method is between {words.number(low)} and "
                    f"{words.number(high)} in 95 % of draws of as many rows{end}{_size(found)}")
     if "abstain" in found:

@@ -357,7 +357,7 @@ MISTAKES: list[tuple[type[Any], str, str]] = [
     (KeepsScores, "scores-come-back", "let from_scores be the inverse"),
     (BareBaseline, "has-a-baseline", "the keys of decode"),
     (ForgetsItsThreshold, "regions-hold-what-fits", "with a threshold below that"),
-    (RegionsOfNothing, "regions-hold-what-fits", "must be True"),
+    (RegionsOfNothing, "regions-hold-what-fits", "must hold everything"),
     (ScoresTheBatch, "regions-hold-what-fits", "take no statistic over the batch"),
     (RegionsAsSets, "regions-hold-what-fits", "it gave"),
     (MeasuresOneNumber, "measures", "must be a NumPy array [R]"),
