@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, costs, fused, info, opening, report, worth
+from mmtool import console, costs, doubt, fused, info, opening, report, worth
 from mmtool.api import Task, Tokens
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -26,6 +26,9 @@ from mmtool.training import data as training_data
 from mmtool.training import measure, splits, targets
 from mmtool.training.solve import one_thread
 
+COVERAGE = 0.9
+"""That is measured of a model with calibration rows, where no other is asked for."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,6 +43,8 @@ class Settings:
     metric: str | None = None
     seed: int = 0
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
+    coverage: float | None = None
+    abstain_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> R
     if settings.by_input:
         fused_only = model.upstream is not None and opening.is_features(name) and Features(Path(name)).inputs == ["fused"]
         worth.check(model, settings.metric, fused=fused_only or model.inputs == ["fused"])
+    known = any(model.conformal.values())
+    doubt.ask(model, COVERAGE if settings.coverage is None and known else settings.coverage, settings.abstain_below)
     with opening.open_for(model, name, settings.extraction, settings.split) as (features, names, code):
         check_features(model, features, names)
         with one_thread():
@@ -138,6 +145,9 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
         by_inputs = {key: ([p for p, _ in pairs], [t for _, t in pairs]) for key, pairs in own.items() if pairs}
         chosen = [predictions[column][i] for i in at]
         found = measure.tables(task, (chosen, list(truth.values())), by_inputs, settings.seed)
+        scores = model.conformal.get(column, {})
+        if doubted := doubt.measured(model.doubt, task, scores, chosen, list(truth.values()), by_inputs):
+            found["doubt"] = doubted
         ids = [features.rows["id"][rows[i]].as_py() for i in at]
         parts[column] = report.Part(task, found, ids, chosen, list(truth.values()))
         asked[column] = (at, list(truth.values()))
@@ -223,6 +233,8 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise UsageError("predictions are scored against a column", "name it: --target COLUMN[=TASK]")
     if settings.by_input:
         raise UsageError("--by-input hides inputs from a model; predictions are made already", "give the model")
+    if settings.coverage is not None or settings.abstain_below is not None:
+        raise UsageError("--coverage and --abstain-below belong to a model", "leave them out")
     report.check_report(output)
     predictions = _read_predictions(path)
     opened = open_manifest(manifest)

@@ -46,6 +46,8 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines += [("fusion", made), ("trained by", str(facts["recipe"]["optimizer"])),
                   ("rows", f"{data['train']} train, {data['val']} val, {data['test']} test"),
                   ("measured on", facts["metrics"]["measured_on"])]
+        if data.get("calib"):
+            lines.append(("calibrated by", f"{data['calib']} rows that took no part in training"))
     if facts["kind"] == "features" and facts.get("upstream"):
         lines.append(("fused from", ", ".join(sorted(facts["upstream"]["inputs"]))))
     for key in ("rows", "scored"):

@@ -1,9 +1,11 @@
 """A trained model in one safetensors file, whose single metadata key holds the whole recipe as sorted JSON.
 
-Tensors: `network/...` (scales, fusion, dense layers, heads), `task/NUMBER/...` (classes, scales of targets, by the order of
-the columns), `encoder/INPUT/...` (what encoders learned in `fit`), `weights/INPUT/...` (of encoders that training changed, or
-that were bundled), `upstream/...` (of the fusion that made the features it was trained on), `trained` (64-bit hashes of the
-rows that took part in training, `[N, 8]`). Of tensors that share memory one is kept; the header's `tied` names the others.
+Tensors: `network/...` (scales, fusion, dense layers, heads), `task/NUMBER/...` (classes, scales of targets, by the order of the
+columns), `encoder/INPUT/...` (what encoders learned in `fit`), `weights/INPUT/...` (of encoders that training changed, or that
+were bundled), `upstream/...` (of the fusion that made the features it was trained on), `conformal/NUMBER/SUBSET` (ascending
+nonconformity scores of calibration rows), `reference/INPUT/...` (what features are compared with), `trained` (64-bit hashes of
+the rows that took part in training or calibration, `[N, 8]`). Of tensors that share memory one is kept; the header's `tied`
+names the others.
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ from torch import Tensor
 
 from mmtool import files, plugins, specs
 from mmtool.api import Task, Tokens
+from mmtool.conformal import scores_of
+from mmtool.doubt import Doubt
 from mmtool.errors import MMToolError
 from mmtool.extraction.sources import Headers
 from mmtool.network import Front, Network, key_of
+from mmtool.reference import Reference, references_of
 from mmtool.training.measure import divisors, used_in
 
 FORMAT = 1
 KEYS = {"format": int, "inputs": dict, "fusion": dict, "hidden": list, "tasks": dict, "recipe": dict, "asked": dict,
         "data": dict, "metrics": dict, "temperatures": dict, "curves": list, "versions": dict, "upstream": dict, "tied": dict,
-        "comparison": dict}
+        "comparison": dict, "conformal": dict, "reference": dict}
 INPUT_KEYS = {"columns": list, "modality": str, "encoder": str, "package": str, "options": dict, "identity": dict,
               "pooled": bool, "dim": int, "dtype": str, "limits": dict, "fitted": bool, "weights": str}
 TASK_KEYS = {"name": str, "options": dict, "package": str, "labels": list}
@@ -48,6 +53,12 @@ class Model:
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     upstream: Front | None = None
     """Makes the network's one input, `fused`, of the model's inputs, where it was trained on fused features."""
+    conformal: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """For each target column and subset of inputs the scores of the calibration rows, ascending, float64."""
+    references: dict[str, Reference] = field(default_factory=dict)
+    """For each input of the network what its features are compared with."""
+    doubt: Doubt | None = None
+    """What predictions tell besides; see `doubt.ask`."""
 
     @property
     def inputs(self) -> list[str]:
@@ -90,20 +101,42 @@ class Model:
     def predictions(self, inputs: Mapping[str, Tokens],
                     used: Sequence[Sequence[str]] | None = None) -> dict[str, list[dict[str, Any]]]:
         """The same for each target column."""
-        rows = len(next(iter(inputs.values())).mask)
-        seen = dict(inputs)
-        with torch.no_grad():
-            if used is None:
-                seen = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
-                used = used_in(seen)
-                if self.upstream is not None:
-                    seen = self.upstream(seen)
-            out = {}
-            for head in self.network.heads():
-                outputs = head(seen).double() / divisors(used, self.inputs, self.header["temperatures"][head.column])
-                out[head.column] = [{**(p if used[i] else EMPTY), "inputs": list(used[i])}
-                                    for i, p in enumerate(head.task.decode(outputs))]
+        outputs, used = self.outputs(inputs, used)
+        out = {}
+        for column, task in self.tasks.items():
+            found = task.decode(outputs[column])
+            if self.doubt is not None:
+                self.doubt.add(task, self.conformal.get(column, {}), outputs[column], used, found)
+            out[column] = [{**(p if used[i] else EMPTY), "inputs": list(used[i])} for i, p in enumerate(found)]
         return out
+
+    def outputs(self, inputs: Mapping[str, Tokens],
+                used: Sequence[Sequence[str]] | None = None) -> tuple[dict[str, Tensor], Sequence[Sequence[str]]]:
+        """Each target's outputs `[B, K]`, divided by the temperature of each row's inputs, and those inputs."""
+        seen, used = self._seen(inputs, used)
+        with torch.no_grad():
+            return {head.column: head(seen).double() / divisors(used, self.inputs, self.header["temperatures"][head.column])
+                    for head in self.network.heads()}, used
+
+    def unlike(self, inputs: Mapping[str, Tokens], used: Sequence[Sequence[str]] | None = None) -> list[dict[str, float]]:
+        """For each row and each input of the network that it has: the share of held-out rows as far from the training rows."""
+        seen, _ = self._seen(inputs, used)
+        out: list[dict[str, float]] = [{} for _ in next(iter(seen.values())).mask]
+        for name, reference in sorted(self.references.items()):
+            there = seen[name].present.nonzero().flatten()
+            for row, p in zip(there.tolist(), reference.p_values(seen[name].mean()[there]).tolist(), strict=True):
+                out[row][name] = round(p, 6)
+        return out
+
+    def _seen(self, inputs: Mapping[str, Tokens],
+              used: Sequence[Sequence[str]] | None) -> tuple[dict[str, Tokens], Sequence[Sequence[str]]]:
+        """What the network gets, and the inputs that each row has."""
+        if used is not None:
+            return dict(inputs), used
+        rows = len(next(iter(inputs.values())).mask)
+        seen = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
+        with torch.no_grad():
+            return seen if self.upstream is None else self.upstream(seen), used_in(seen)
 
     def metrics(self, column: str) -> dict[str, Any]:
         """The table of metrics of one target."""
@@ -131,6 +164,10 @@ class Model:
         tensors |= {f"weights/{name}/{k}": v for name, kept in self.weights.items() for k, v in kept.items()}
         if self.upstream is not None:
             tensors |= {f"upstream/{k}": v for k, v in self.upstream.state_dict().items()}
+        for number, scores in enumerate(self.conformal.values()):
+            tensors |= {f"conformal/{number}/{key}": v for key, v in scores.items()}
+        for name, reference in self.references.items():
+            tensors |= {f"reference/{name}/{k}": v for k, v in reference.tensors().items()}
         tensors["trained"] = self.trained
         kept, self.header["tied"] = _untie({k: v.detach().cpu() for k, v in sorted(tensors.items())})
         data = save({k: v.contiguous() for k, v in kept.items()},
@@ -220,7 +257,8 @@ def load(path: Path) -> Model:
         names = sorted(header["inputs"])
         return Model(header, network.eval(), {n: under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
                      {n: found for n in names if (found := under(f"weights/{n}/", tensors))},
-                     None if upstream is None else upstream.eval())
+                     None if upstream is None else upstream.eval(), scores_of(header, tensors),
+                     references_of(header, tensors, dims))
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise MMToolError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
                           "train again, or install the versions that `mmtool info` shows") from error

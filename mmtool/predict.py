@@ -39,6 +39,8 @@ class Settings:
     as_json: bool = False
     model: Path | None = None
     weights: tuple[str, ...] = ()
+    coverage: float | None = None
+    abstain_below: float | None = None
 
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:
@@ -49,6 +51,9 @@ def predict(arguments: Sequence[str], settings: Settings) -> int:
         from mmtool.predict_model import predict_with_model
 
         return predict_with_model(settings.model, arguments, settings)
+    if settings.coverage is not None or settings.abstain_below is not None:
+        raise UsageError("--coverage and --abstain-below belong to a trained model; zero-shot probabilities are not calibrated",
+                         "name one: -m MODEL")
     labels = parse_labels(settings.labels)
     if "-" in arguments:
         alone(arguments, settings)

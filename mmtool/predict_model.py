@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtool import console, fused, predictions
+from mmtool import console, doubt, fused, predictions
 from mmtool.api import Tokens
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
@@ -30,6 +30,7 @@ def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings)
     if settings.labels is not None or settings.encode:
         raise UsageError("--labels and -e belong to a prediction without a model", "the model knows its labels and encoders")
     model = load(path)
+    doubt.ask(model, settings.coverage, settings.abstain_below)
     if "-" in arguments:
         alone(arguments, settings)
         return predictions.stream(_lines_from_stdin(model, settings), settings.output)
@@ -105,8 +106,9 @@ class Online:
 def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens], statuses: dict[str, list[str]],
           used: Sequence[Sequence[str]] | None = None) -> Iterator[dict[str, Any]]:
     """One object a row: the prediction, the inputs used, what the model is worth with them, and bad cells."""
+    unlike = model.unlike(tokens, used)
     for at, (name, prediction) in enumerate(zip(ids, model.predict(tokens, used), strict=True)):
-        line = {"id": name, **prediction}
+        line = {"id": name, **prediction, **({"unlike": unlike[at]} if unlike[at] else {})}
         below = line.get("targets", {model.columns[0]: line})
         for column, found in below.items():
             if (known := model.measured(column, prediction["inputs"])) is not None:

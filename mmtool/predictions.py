@@ -13,7 +13,10 @@ from mmtool import console
 from mmtool.errors import TOO_MANY_BAD, MMToolError
 
 FAILED = 1
-COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "measured", "errors")
+COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
+           "contributions", "measured", "unlike", "errors")
+UNLIKE = 0.01
+"""Inputs are told to be unlike the training data where a smaller share of held-out rows is as far away."""
 
 
 def is_empty(prediction: dict[str, Any]) -> bool:
@@ -35,11 +38,12 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
         return
     source = _shares(prediction["contributions"]) if "contributions" in prediction else _measured(prediction)
     probabilities = prediction.get("probabilities", {})
+    doubt = _doubt(prediction)
     if not alone or not probabilities:
         p = prediction.get("probability")
         sure = "" if p is None or isinstance(prediction["prediction"], list) else f"  {percent(p)}"
         name = "" if alone else f"{console.literal(prediction['id'])}  "
-        console.out(f"{name}{_answer(prediction['prediction'])}{sure}  ({source})")
+        console.out(f"{name}{_answer(prediction['prediction'])}{sure}" + "".join(f"  {d}" for d in doubt) + f"  ({source})")
         return
     shown = dict(list(probabilities.items())[:top])
     width = max(len(console.literal(label)) for label in shown)
@@ -47,7 +51,30 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
     for label, p in shown.items():
         mark = "" if given is None else "✓ " if label in given else "  "
         console.out(f"{mark}{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
+    for line in doubt:
+        console.out(line)
     console.out(f"from {source}")
+
+
+def _doubt(prediction: dict[str, Any]) -> list[str]:
+    """The set or interval, and whether the model abstains."""
+    out = []
+    if "set" in prediction:
+        out.append(console.literal(f"set: {{{', '.join(prediction['set'])}}}"))
+    if "interval" in prediction:
+        found = prediction["interval"]
+        pairs = found if isinstance(found[0], list) else [found]
+        out.append("interval: " + ", ".join(f"{_end(low, '−∞')} to {_end(high, '∞')}" for low, high in pairs))
+    return [*out, "abstained"] if prediction.get("abstained") else out
+
+
+def _end(value: float | None, unbounded: str) -> str:
+    return unbounded if value is None else f"{value:.5g}"
+
+
+def unlike(prediction: dict[str, Any]) -> dict[str, float]:
+    """The inputs that are unlike the training data, each with its p."""
+    return {name: p for name, p in prediction.get("unlike", {}).items() if p < UNLIKE}
 
 
 def _answer(prediction: Any) -> str:
@@ -78,6 +105,9 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     for prediction in (p for p in found if not is_empty(p)):
         for name, reason in prediction.get("errors", {}).items():
             console.warn(f"{prediction['id']}: {name} was left out: {reason}")
+        for name, share in unlike(prediction).items():
+            told = f"{name} is unlike the training data (farther than {1 - share:.1%} of held-out rows)"
+            console.warn(f"{prediction['id']}: {told}")
     unused = [p for p in found if is_empty(p)]
     if unused:
         p = unused[0]
@@ -103,13 +133,14 @@ def _shares(contributions: dict[str, float]) -> str:
 
 def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
     """Print each prediction as it comes, or write them to `output`; returns the exit code."""
-    count = bad = 0
+    count = bad = odd = 0
 
     def counted() -> Iterator[dict[str, Any]]:
-        nonlocal count, bad
+        nonlocal count, bad, odd
         for prediction in predictions:
             count += 1
             bad += is_empty(prediction)
+            odd += bool(unlike(prediction))
             yield prediction
 
     if output is None:
@@ -118,7 +149,7 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
     else:
         write(output, counted())
         console.out(str(output))
-    console.say(f"{count} rows, {bad} without a usable input")
+    console.say(f"{count} rows, {bad} without a usable input" + (f", {odd} unlike the training data" if odd else ""))
     return TOO_MANY_BAD if bad > 0.01 * count else 0
 
 

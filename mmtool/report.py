@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmtool.manifest.rows import Row
 
 METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON = "metrics.json", "predictions.jsonl", "report.html", "plots", "comparison.json"
-KINDS = ("overall", "by_inputs", "baselines", "worth")
+KINDS = ("overall", "by_inputs", "baselines", "doubt", "worth")
 SHOWN = ("accuracy", "f1_micro", "f1_macro", "subset_accuracy", "roc_auc", "log_loss", "r2", "rmse", "mae")
 """What has room in a terminal; the rest is in metrics.json."""
 
@@ -47,8 +47,8 @@ class Scored:
         facts = {"rows": self.rows, "scored": self.which}
         if not self.several:
             return {**next(iter(self.parts.values())).found, **facts}
-        kinds = [kind for kind in KINDS if all(kind in p.found for p in self.parts.values())]
-        return {**{kind: {c: p.found[kind] for c, p in self.parts.items()} for kind in kinds}, **facts}
+        kinds = [kind for kind in KINDS if any(kind in p.found for p in self.parts.values())]
+        return {**{kind: {c: p.found[kind] for c, p in self.parts.items() if kind in p.found} for kind in kinds}, **facts}
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -184,6 +184,17 @@ def show_worth(worth: dict[str, Any] | None, title: str, *, to_stdout: bool = Fa
     console.table((f"{title} worth in {worth['metric']}".strip(), *told.HEADS[1:]), told.lines(worth), to_stdout=to_stdout)
     for sentence in told.sentences(worth):
         console.out(console.literal(sentence)) if to_stdout else console.say(sentence)
+
+
+def tell_doubt(metrics: Mapping[str, Any]) -> None:
+    """What a metrics.json says of coverage and abstaining, on stderr."""
+    from mmtool.page.doubt import sentences
+
+    found = metrics.get("doubt", {})
+    several = not {"coverage", "abstain"} & set(found)
+    for column, part in found.items() if several else [("", found)]:
+        for sentence in sentences(part):
+            console.say(f"{column}: {sentence}" if column else sentence)
 
 
 def cell(metric: dict[str, float] | None) -> str:

@@ -35,6 +35,7 @@ class Settings:
     task_options: dict[str, str] = field(default_factory=dict)
     folds: int | None = None
     group: str | None = None
+    conformal: float | None = None
     finetune: tuple[str, ...] = ()
     augment: tuple[str, ...] = ()
     seed: int = 0
@@ -44,8 +45,8 @@ class Settings:
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
 
 
-KEPT = ("fusion", "hidden", "optimizer", "given", "dropout", "modality_dropout", "task_options", "folds", "group", "finetune",
-        "augment", "seed", "bundle")
+KEPT = ("fusion", "hidden", "optimizer", "given", "dropout", "modality_dropout", "task_options", "folds", "group", "conformal",
+        "finetune", "augment", "seed", "bundle")
 """What decides the result, besides targets and inputs, which a model keeps as they were understood."""
 
 

@@ -32,6 +32,8 @@ class Task(nn.Module):
     """Is every head in `heads` one nn.Linear, and the loss convex in the outputs? Then `train` can solve for the optimum."""
     calibrated: ClassVar[bool] = False
     """Are the outputs logits, which a temperature fitted on held-out rows may divide?"""
+    conformal: ClassVar[bool] = False
+    """Does it have `nonconformity`, `region` and `covers`, so that its models can be asked for a coverage?"""
     main_metric: ClassVar[str] = ""
     """The metric that one line has room for."""
     greater_is_better: ClassVar[bool] = True
@@ -91,6 +93,25 @@ class Task(nn.Module):
 
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         """Outputs `[B, K]` -> each row's `prediction`, and `probability` and `probabilities` where there are any."""
+        raise NotImplementedError
+
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        """Outputs `[N, K]` as `decode` gets them, targets as written -> how badly each target fits its row, `[N]`, float64.
+
+        inf stands for a target that no prediction can be, such as a class that training never saw.
+        """
+        raise NotImplementedError
+
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[dict[str, Any]]:
+        """For each row all targets whose nonconformity is at most its threshold, `[N]`; with inf every one there is.
+
+        `{"set": [label, ...]}`, likeliest first, or `{"interval": [low, high]}`, None where it has no end; of several numbers
+        a list of such pairs.
+        """
+        raise NotImplementedError
+
+    def covers(self, region: dict[str, Any], target: str) -> bool:
+        """Does a region hold this target, as written?"""
         raise NotImplementedError
 
     def baseline(self) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def train(
     bundle: Annotated[bool, typer.Option("--bundle", help="Put the weights of frozen encoders into the model.")] = False,
     folds: Annotated[int | None, typer.Option("--folds", metavar="K", help="Measure out of K folds.")] = None,
     group: Annotated[str | None, typer.Option("--group", metavar="COLUMN", help="Rows of one group are never parted.")] = None,
+    conformal: Annotated[float | None, typer.Option(
+        "--conformal", metavar="SHARE", help="Keep such a share of the rows apart, for `predict --coverage`; 0.2.")] = None,
     optimizer: Annotated[str, typer.Option("--optimizer", metavar="auto|adamw|adam|sgd",
                                            help="auto solves linear heads exactly, and descends by AdamW otherwise.")] = "auto",
     schedule: Annotated[str | None, typer.Option("--schedule", metavar="cosine|linear|step|constant",
@@ -80,8 +82,9 @@ def train(
     numbers = {"batch_size" if k == "batch_rows" else k: v for k, v in context.params.items()}
     settings = Settings(
         targets=tuple(target or ()), task=task, fusion=fusion, hidden=parse_widths(dense), optimizer=optimizer, dropout=dropout,
-        modality_dropout=modality_dropout, folds=folds, group=group, finetune=tuple(finetune or ()),
-        augment=tuple(augment or ()), bundle=bundle, tensorboard=tensorboard, seed=seed, weights=tuple(weights or ()),
+        modality_dropout=modality_dropout, folds=folds, group=group, conformal=conformal,
+        finetune=tuple(finetune or ()), augment=tuple(augment or ()), bundle=bundle, tensorboard=tensorboard, seed=seed,
+        weights=tuple(weights or ()),
         task_options={k: str(v) for k, v in told.items() if v is not None},
         given={name: numbers[name] for name in NUMBERS if name != "batch_size" and numbers[name] is not None}
         | ({} if batch_rows is None else {"batch_size": batch_rows}),
@@ -120,6 +123,7 @@ def evaluate(
     target: Annotated[str | None, typer.Option("--target", "-t", metavar="COLUMN[=TASK]", help="For predictions.")] = None,
     by_input: Annotated[bool, typer.Option("--by-input", help="What is each input worth (exact Shapley values)?")] = False,
     metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Of --by-input; the task's main one.")] = None,
+    coverage: opt.Coverage = None, abstain_below: opt.AbstainBelow = None,
     weights: opt.Weights = None,
     max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")] = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
@@ -139,9 +143,10 @@ def evaluate(
                                  batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed)
     run = evaluate_model if is_model(what) else evaluate_predictions
     result = run(what, data, output, Settings(split=split, target=target, by_input=by_input, metric=metric, seed=seed,
-                                              extraction=extraction))
+                                              extraction=extraction, coverage=coverage, abstain_below=abstain_below))
     console.say(f"scored: {result.metrics['rows']} rows ({result.metrics['scored']})")
     report.show_all(result.metrics, report.SHOWN)
+    report.tell_doubt(result.metrics)
     console.say(f"the page: {output / report.PAGE}")
     console.out_json({"report": str(output), **result.metrics}) if as_json else console.out(str(output))
     raise typer.Exit(result.exit_code)

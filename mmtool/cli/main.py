@@ -106,6 +106,7 @@ def predict(
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL",
                                                help="A trained model; without one, zero-shot.")] = None,
     weights: opt.Weights = None,
+    coverage: opt.Coverage = None, abstain_below: opt.AbstainBelow = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Labels to show.")] = 5,
     encode: opt.Encode = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PREDICTIONS",
@@ -123,7 +124,7 @@ def predict(
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
         device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,
-        weights=tuple(weights or ()))))
+        weights=tuple(weights or ()), coverage=coverage, abstain_below=abstain_below)))
 
 
 def run(arguments: list[str] | None = None) -> int:

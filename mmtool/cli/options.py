@@ -27,6 +27,10 @@ AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Let encod
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
 MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e6, help="Largest picture to decode.")]
 MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, max=1e7, help="Longest sound to decode.")]
+Coverage = Annotated[float | None, typer.Option(
+    "--coverage", metavar="SHARE", help="Sets or intervals that hold the truth so often, such as 0.9; see train --conformal.")]
+AbstainBelow = Annotated[float | None, typer.Option("--abstain-below", metavar="P",
+                                                    help="Mark answers with a smaller probability as abstained.")]
 
 
 def prepare(quiet: bool, allow_download: bool) -> None:

@@ -11,7 +11,8 @@ from mmtool.errors import MMToolError
 from mmtool.manifest.rows import Blob, Cell, Row, to_cell
 from mmtool.media.sniff import modality_of_name
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+          "calib": "calib", "calibration": "calib"}
 
 
 def folder_rows(folder: Path) -> Iterator[Row]:

@@ -152,7 +152,7 @@ def reliability(kind_of: str, confidence: Array, correct: Array, error: float | 
     used = counts > 0
     mean = np.bincount(group, confidence, bins)[used] / counts[used]
     share = np.bincount(group, correct, bins)[used] / counts[used]
-    low, high = _wilson(share, counts[used])
+    low, high = wilson(share, counts[used])
 
     def paint(figure: Figure) -> None:
         upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
@@ -185,7 +185,7 @@ def _finite(values: Sequence[float]) -> list[float]:
     return [v if math.isfinite(v) else math.nan for v in values]
 
 
-def _wilson(share: Array, n: Array) -> tuple[Array, Array]:
+def wilson(share: Array, n: Array) -> tuple[Array, Array]:
     """95 % interval of a share (Wilson, 1927)."""
     z = 1.959964
     middle, half = (share + z * z / (2 * n)), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5

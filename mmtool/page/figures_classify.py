@@ -10,7 +10,7 @@ import numpy as np
 
 from mmtool.page import scores as s
 from mmtool.page.contents import TargetPart
-from mmtool.page.figures import BLACK, DASHES, GREY, SERIES, Plot, draw, label, reliability
+from mmtool.page.figures import BLACK, BLUE, DASHES, GREY, SERIES, SKY, Plot, draw, label, reliability, wilson
 from mmtool.page.words import number
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def plots(part: TargetPart) -> list[Plot]:
         correct = np.array([a == t for a, t in zip(s.answers(part), part.truth, strict=True)], dtype=float)
         error = part.metrics["overall"].get("calibration_error")
         out.append(reliability("answers", confidence, correct, error and error["value"]))
+        out.append(selective(confidence, correct))
     return out + (_curves(part) if s.has_probabilities(part) else [])
 
 
@@ -77,6 +78,29 @@ def confusion(part: TargetPart) -> Plot:
     caption += f". Of {len(labels)} classes, the {SHOWN_CLASSES} with the most errors." if many else "; the diagonal is right."
     height = min(5.0, 2.2 + 0.32 * size) if annotated else 5.2
     return Plot("confusion", "What is taken for what", caption, draw(paint, height))
+
+
+def selective(confidence: s.Array, correct: s.Array) -> Plot:
+    """Accuracy of the most confident rows against their share (El-Yaniv and Wiener, 2010); equals are kept or left together."""
+    order = np.argsort(-confidence, kind="stable")
+    kept = np.arange(1, len(order) + 1)
+    accuracy = correct[order].cumsum() / kept
+    last = np.append(np.diff(confidence[order]) != 0, True)  # no threshold parts equals
+    x, y, n = kept[last] / len(order), accuracy[last], kept[last]
+    low, high = wilson(y, n)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.fill_between(x, low, high, color=SKY, alpha=0.35, linewidth=0, step="pre")
+        axes.step(x, y, where="pre", color=BLUE)
+        axes.axhline(accuracy[-1], color=GREY, linestyle="--", linewidth=1)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(min(0.98, float(low[n >= min(10, len(order))].min())) - 0.02, 1.02)
+        axes.set_xlabel("share of rows kept, most confident first")
+        axes.set_ylabel("accuracy of those")
+
+    return Plot("selective", "What abstaining would gain", "Accuracy where the least confident rows are left to people "
+                "(--abstain-below), with 95 % intervals; the dashed line is all rows.", draw(paint))
 
 
 def _curves(part: TargetPart) -> list[Plot]:

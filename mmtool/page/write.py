@@ -10,7 +10,7 @@ from typing import Any
 
 from mmtool import files
 from mmtool.console import literal
-from mmtool.page import comparison, tables, words, worth
+from mmtool.page import comparison, doubt, tables, words, worth
 from mmtool.page.contents import Page, Shown, TargetPart
 from mmtool.page.figures import Plot, by_inputs, curves, slug
 from mmtool.page.figures_comparison import dots
@@ -19,7 +19,8 @@ from mmtool.page.worst import worst_rows
 from mmtool.report import PAGE, PLOTS
 
 OWN_SECTION = ("comparison", "worth")
-KINDS = (*OWN_SECTION, "inputs", "confusion", "roc", "pr", "reliability", "tags", "counts", "truth", "residuals", "curves")
+KINDS = (*OWN_SECTION, "inputs", "confusion", "roc", "pr", "reliability", "selective", "tags", "counts", "truth", "residuals",
+         "curves")
 MEDIA_BYTES = 1_500_000
 """What the pictures and sounds of a page may hold together."""
 URI_KINDS = {"image": ("data:image/jpeg;base64,", "data:image/png;base64,"),
@@ -79,8 +80,10 @@ def _target(part: TargetPart, plots: Sequence[Plot], show: Callable[[str], list[
     how, rows = worst_rows(part)
     measured = bool(part.metrics.get("overall"))
     own = {plot.kind: plot for plot in plots if plot.kind in OWN_SECTION}
+    told = part.metrics.get("doubt", {})
     return {"part": part, "rows": len(part.predictions) or (part.comparison or {}).get("rows", 0),
-            "sentences": words.sentences(part) if part.metrics else [], "summary": words.summary(part),
+            "sentences": [*words.sentences(part), *doubt.sentences(told)] if part.metrics else [],
+            "doubt": doubt.table(told), "summary": words.summary(part),
             "plots": [plot for plot in plots if plot.kind not in own], "comparison": _comparison(part, own),
             "worth": _worth(part, own), "metrics": tables.metrics(part) if measured else None,
             "by_inputs": tables.by_inputs(part) if measured else None,

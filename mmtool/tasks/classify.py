@@ -23,6 +23,7 @@ class Classify(Task):
     api = 1
     linear = True
     calibrated = True
+    conformal = True
     main_metric = "accuracy"
     sample_targets = ("cat", "dog", "cat", "größer", "dog", "cat", "ox, or cow", "ox, or cow", "größer", "cat")
 
@@ -73,6 +74,24 @@ class Classify(Task):
 
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         return [self._prediction(p) for p in outputs.double().softmax(-1).tolist()]
+
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        """1 - probability of the label: the sets of least mean size for a coverage (Sadinle et al., 2019).
+
+        They may be empty, where no label is likely enough. Sets that adapt to hard rows (APS, Romano et al., 2020) are larger,
+        and exact only where drawn by chance: the same row would get several answers.
+        """
+        missing = 1 - outputs.double().softmax(-1).cpu()
+        return torch.stack([missing[i, self.numbers[t]] if t in self.numbers else torch.tensor(torch.inf).double()
+                            for i, t in enumerate(targets)]) if targets else torch.zeros(0, dtype=torch.float64)
+
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[dict[str, Any]]:
+        missing = (1 - outputs.double().softmax(-1).cpu()).tolist()
+        ranked = [sorted(zip(row, self.labels, strict=True), key=lambda pair: pair[0]) for row in missing]
+        return [{"set": [label for m, label in row if m <= t]} for row, t in zip(ranked, thresholds.tolist(), strict=True)]
+
+    def covers(self, region: dict[str, Any], target: str) -> bool:
+        return target in region["set"]
 
     def baseline(self) -> dict[str, Any]:
         return self._prediction((self.counts / self.counts.sum()).tolist())

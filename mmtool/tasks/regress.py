@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from mmtool.api import CellError, MMToolError, Task
 from mmtool.metrics.numbers import regression
 from mmtool.tasks.codec import split_cell
 
+DOWN, UP = Context(prec=9, rounding=ROUND_FLOOR), Context(prec=9, rounding=ROUND_CEILING)
+"""The ends of an interval are rounded away from its middle."""
+
 
 class Regress(Task):
     """A number a row, or several (`1.5|2` or a JSON list): squared error of standardised targets."""
 
     api = 1
     linear = True
+    conformal = True
     main_metric = "r2"
     sample_targets = ("3", "-1.5", "2e3", "0", "17.25", "3", "-250", "1000", "42", "8")
 
@@ -67,6 +72,25 @@ class Regress(Task):
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         return [self._prediction(row) for row in (outputs.double().cpu() * self.scale + self.mean).tolist()]
 
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        """The distance from the prediction in standard deviations of the training targets (Lei et al., 2018).
+
+        Of several numbers the largest, so that all of a row are in their intervals at once.
+        """
+        y = torch.stack([self.encode(t) for t in targets]) if targets else torch.zeros(0, len(self.labels))
+        return (outputs.double().cpu() - y).abs().amax(1)
+
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[dict[str, Any]]:
+        z, half = outputs.double().cpu(), thresholds.double().reshape(-1, 1)
+        low, high = (((z + sign * half) * self.scale + self.mean).tolist() for sign in (-1, 1))
+        rows = [[[_end(a, DOWN), _end(b, UP)] for a, b in zip(*ends, strict=True)] for ends in zip(low, high, strict=True)]
+        return [{"interval": row[0] if len(row) == 1 else row} for row in rows]
+
+    def covers(self, region: dict[str, Any], target: str) -> bool:
+        pairs = region["interval"] if len(self.labels) > 1 else [region["interval"]]
+        return all((low is None or low <= y) and (high is None or y <= high)
+                   for y, (low, high) in zip(self._row(target), pairs, strict=True))
+
     def baseline(self) -> dict[str, Any]:
         return self._prediction(self.mean.tolist())
 
@@ -82,6 +106,10 @@ class Regress(Task):
         if predicted.shape != y.shape:
             raise ValueError(f"{predicted.shape[1]} numbers a row, not {y.shape[1]}")
         return regression(y, predicted, counts)
+
+
+def _end(value: float, context: Context) -> float | None:
+    return float(context.create_decimal_from_float(value)) if math.isfinite(value) else None
 
 
 def numbers(cell: str) -> list[float]:

@@ -26,6 +26,7 @@ class Tag(Task):
     api = 1
     linear = True
     calibrated = True
+    conformal = True
     main_metric = "f1_micro"
     sample_targets = ("red|small", "red", '["blue", "small"]', "blue", "|", "red|blue|small", "small", "blue|red", "green")
 
@@ -94,6 +95,23 @@ class Tag(Task):
 
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         return [self._prediction(p) for p in outputs.double().sigmoid().tolist()]
+
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        """1 - probability of the least likely true tag, so that a set holds all true tags of a row at once; 0 without any.
+
+        A tag that training did not learn is no part of the question.
+        """
+        missing = 1 - outputs.double().sigmoid().cpu()
+        y = torch.stack([self.encode(t) for t in targets]) if targets else torch.zeros(0, len(self.labels))
+        return torch.where(y.bool(), missing, 0.0).amax(1)
+
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[dict[str, Any]]:
+        missing = (1 - outputs.double().sigmoid().cpu()).tolist()
+        ranked = [sorted(zip(row, self.labels, strict=True), key=lambda pair: pair[0]) for row in missing]
+        return [{"set": [tag for m, tag in row if m <= t]} for row, t in zip(ranked, thresholds.tolist(), strict=True)]
+
+    def covers(self, region: dict[str, Any], target: str) -> bool:
+        return self._tags(target) & set(self.numbers) <= set(region["set"])
 
     def baseline(self) -> dict[str, Any]:
         return self._prediction(self.shares.tolist())

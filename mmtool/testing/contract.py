@@ -17,7 +17,7 @@ from mmtool.testing.fusions import state as fusion_state
 from mmtool.testing.fusions import statement as fusion_statement
 from mmtool.testing.fusions.subject import FusionSubject
 from mmtool.testing.subject import Subject
-from mmtool.testing.tasks import heads, metrics, predictions, targets
+from mmtool.testing.tasks import heads, metrics, predictions, regions, targets
 from mmtool.testing.tasks import statement as task_statement
 from mmtool.testing.tasks.subject import TaskSubject
 
@@ -94,6 +94,7 @@ TASK_CHECKS: Contract = {
     predictions.is_calibrated_as_stated: predictions.decodes_rows,
     predictions.scores_come_back: predictions.decodes_rows,
     predictions.has_a_baseline: predictions.decodes_rows,
+    regions.regions_hold_what_fits: predictions.decodes_rows,
     metrics.measures: predictions.has_a_baseline,
     metrics.counts_are_repeated_rows: metrics.measures,
     metrics.measures_what_other_tools_predict: metrics.measures,

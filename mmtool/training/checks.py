@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmtool import encoding
+from mmtool import conformal, encoding
 from mmtool.api import Task
 from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import parse_max_bad
@@ -36,6 +36,8 @@ def check(settings: Settings, device: torch.device) -> None:
         raise UsageError("--loss-weighting uncertainty weighs several targets against each other", "name another --target")
     if settings.folds is not None and settings.folds < 2:
         raise UsageError(f"--folds {settings.folds} leaves nothing to hold out", "use at least 2")
+    if settings.conformal is not None:
+        conformal.check_coverage(settings.conformal, "--conformal")
     if not settings.targets:
         raise UsageError("nothing to predict is named", "name a column: --target COLUMN, or a model: --like MODEL")
     if any(width < 1 for width in settings.hidden):

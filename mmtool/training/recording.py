@@ -63,12 +63,13 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
         "tasks": {c: {"name": a.name, "options": a.options, "package": a.package, "labels": list(a.task.labels)}
                   for c, a in trainer.targets.items()},
         "data": {"fingerprint": encoding.fingerprint([entries, source, known]), "train": len(trainer.split.train),
-                 "val": len(trainer.split.val), "test": len(trainer.split.test), "split_made": trainer.split.made,
+                 "val": len(trainer.split.val), "test": len(trainer.split.test), "calib": len(trainer.split.calib),
+                 "split_made": trainer.split.made,
                  "upstream_learned": bool(brought) or (upstream is not None and fused.learned(upstream))},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
-        "comparison": comparing.timeless(trainer.comparison),
+        "comparison": comparing.timeless(trainer.comparison), "conformal": {}, "reference": {},
         "versions": {library: version(library) for library in LIBRARIES}}
-    trained = opening.row_hashes([trainer.opened.column(c) for c in columns], learning)
+    trained = opening.row_hashes([trainer.opened.column(c) for c in columns], sorted(learning + trainer.split.calib))
     return Model(header, fitted.network, assets, trained, weights, upstream)
 
 

@@ -1,9 +1,9 @@
-"""Which rows train, which validate, which test: as a column says, or made, stratified and by groups, from a seed."""
+"""Which rows train, which validate, which test, which calibrate: as a column says, or made, by groups, from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,11 +23,32 @@ class Split:
     val: list[int]
     test: list[int]
     made: bool
+    calib: list[int] = field(default_factory=list)
+    """Rows that nothing is fitted on or chosen by, whose scores `--coverage` needs."""
+
+
+def apart(split: Split, groups: Sequence[str] | None, share: float, seed: int) -> Split:
+    """The same with a share of the training and validation rows kept apart. `groups`: that of each of those, ascending.
+
+    They are drawn by chance alone, not stratified, since the guarantee of a coverage asks for rows like any others. Of groups
+    such a share is drawn whole. Raises MMToolError where too few rows are left to train on.
+    """
+    learning = sorted(split.train + split.val)
+    names = [str(r) for r in learning] if groups is None else list(groups)
+    members = list(dict.fromkeys(names))
+    order = np.random.default_rng([seed, 1]).permutation(len(members)).tolist()  # not the order of the folds
+    drawn = {members[i] for i in order[: round(share * len(members))]}
+    calib = {row for row, name in zip(learning, names, strict=True) if name in drawn}
+    train = [r for r in split.train if r not in calib]
+    if not calib or not train:
+        raise MMToolError(f"--conformal {share} of {len(members)} {'rows' if groups is None else 'groups'} leaves nothing to "
+                          f"{'calibrate by' if not calib else 'train on'}", "add rows, or choose another share")
+    return replace(split, train=train, val=[r for r in split.val if r not in calib], calib=sorted(calib))
 
 
 def read(cells: Sequence[str | None], rows: Sequence[int], *, need_train: bool = True) -> Split:
     """The split that a column states, for the given rows. Raises MMToolError for another word, or no training row."""
-    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "calib": []}
     nowhere = 0
     for row in rows:
         word = (cells[row] or "").strip().lower()
@@ -36,12 +57,12 @@ def read(cells: Sequence[str | None], rows: Sequence[int], *, need_train: bool =
         elif word in SPLITS:
             parts[SPLITS[word]].append(row)
         else:
-            raise MMToolError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val and test")
+            raise MMToolError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val, test and calib")
     if nowhere:
         console.say(f"{nowhere} rows have no split and are left out")
     if need_train and not parts["train"]:
         raise MMToolError("no row with a target has split train", "mark some as train, or leave the column out")
-    return Split(parts["train"], parts["val"], parts["test"], made=False)
+    return Split(parts["train"], parts["val"], parts["test"], made=False, calib=parts["calib"])
 
 
 def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | None, k: int, seed: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
-from mmtool.training import candidates, cellstore, checks, comparing, measure, recording, splits, targets
+from mmtool.training import calibrate, candidates, cellstore, checks, comparing, measure, recording, splits, targets
 from mmtool.training.data import Table, answers_of, as_one, inputs_of
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
@@ -132,7 +132,10 @@ class Trainer:
             fitted = run.go(pairs, how)
             patterns = None if ready.upstream is None else fused.patterns(self.opened, self.learning)
             metrics, temperatures = self._measure(fitted, run.targets, patterns)
-        return recording.model(self, fitted, metrics, temperatures, how, ready)
+        model = recording.model(self, fitted, metrics, temperatures, how, ready)
+        calibrate.check_apart(self, ready.entries, learned=model.header["data"]["upstream_learned"])
+        calibrate.calibrate(self, model, fitted, run.table, ready.lives, place, self.groups(self.split.calib))
+        return model
 
     def _decide(self, run: Run, fusion: str, hidden: tuple[int, ...]) -> Run:
         """The run of the fusion that was chosen."""
@@ -249,12 +252,20 @@ class Trainer:
         if "split" in self.opened.columns:
             split = splits.read(self.opened.column("split"), rows)
             self._warn_of_torn(split)
-            return split
+            return self._apart(split)
         if self.settings.folds is not None:
-            return Split(rows, [], [], made=True)
+            return self._apart(Split(rows, [], [], made=True))
         parts = splits.folds(rows, strata, self.groups(rows), splits.TEST_SHARE, self.settings.seed)
         console.say(f"no column 'split': {len(parts[0])} of {len(rows)} rows are kept for the test")
-        return Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True)
+        return self._apart(Split(sorted(r for part in parts[1:] for r in part), [], sorted(parts[0]), made=True))
+
+    def _apart(self, split: Split) -> Split:
+        share = self.settings.conformal
+        if share is None:
+            return split
+        if split.calib:
+            raise UsageError("--conformal draws calibration rows, but the column split names some", "leave it out")
+        return splits.apart(split, self.groups(sorted(split.train + split.val)), share, self.settings.seed)
 
     def _warn_of_torn(self, split: Split) -> None:
         """A column `split` may part a group, which --group forbids."""

@@ -57,7 +57,7 @@ def third_party() -> TargetPart:
 def test_every_task_has_its_plots(tmp_path: Path) -> None:
     written(tmp_path, made.page(made.classify(), made.tag(), made.regress()))
     assert plots(tmp_path) == sorted(
-        [f"kind-{k}.svg" for k in ("inputs", "confusion", "reliability", "roc", "pr", "curves")]
+        [f"kind-{k}.svg" for k in ("inputs", "confusion", "reliability", "selective", "roc", "pr", "curves")]
         + [f"tags-{k}.svg" for k in ("inputs", "pr", "tags", "reliability", "counts", "curves")]
         + [f"price-{k}.svg" for k in ("inputs", "truth", "residuals")])
 

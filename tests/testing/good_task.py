@@ -17,6 +17,7 @@ class Good(Task):
     api = 1
     linear = True
     calibrated = True
+    conformal = True
     main_metric = "accuracy"
     sample_targets = ("ape", "bear", "ant", "cow", "bee", "ape", "bear", "cat", "ape")
 
@@ -64,6 +65,17 @@ class Good(Task):
 
     def decode(self, outputs: Tensor) -> list[dict[str, Any]]:
         return [self.prediction(p) for p in outputs.double().softmax(-1).tolist()]
+
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        p = outputs.double().softmax(-1)
+        return torch.stack([1 - p[i, list(self.labels).index(t[0])] for i, t in enumerate(targets)])
+
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[dict[str, Any]]:
+        rows = zip((1 - outputs.double().softmax(-1)).tolist(), thresholds.tolist(), strict=True)
+        return [{"set": [letter for letter, s in zip(self.labels, row, strict=True) if s <= most]} for row, most in rows]
+
+    def covers(self, region: dict[str, Any], target: str) -> bool:
+        return target[0] in region["set"]
 
     def baseline(self) -> dict[str, Any]:
         return self.prediction((self.counts / self.counts.sum()).tolist())

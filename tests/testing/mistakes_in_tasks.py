@@ -19,6 +19,26 @@ class Unstated(Good):
     api = 0
 
 
+class ForgetsItsThreshold(Good):
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[Prediction]:
+        return super().region(outputs, torch.ones_like(thresholds))
+
+
+class RegionsOfNothing(Good):
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[Prediction]:
+        return [{"set": []} for _ in outputs]
+
+
+class ScoresTheBatch(Good):
+    def nonconformity(self, outputs: Tensor, targets: Sequence[str]) -> Tensor:
+        return super().nonconformity(outputs, targets) / len(targets)
+
+
+class RegionsAsSets(Good):
+    def region(self, outputs: Tensor, thresholds: Tensor) -> list[Prediction]:
+        return [{"set": set(r["set"])} for r in super().region(outputs, thresholds)]
+
+
 class NeedsAnything(Good):
     needs = "vector"  # type: ignore[assignment]
 
@@ -336,6 +356,10 @@ MISTAKES: list[tuple[type[Any], str, str]] = [
     (WithoutProbabilities, "is-calibrated-as-stated", "no `probabilities`"),
     (KeepsScores, "scores-come-back", "let from_scores be the inverse"),
     (BareBaseline, "has-a-baseline", "the keys of decode"),
+    (ForgetsItsThreshold, "regions-hold-what-fits", "with a threshold below that"),
+    (RegionsOfNothing, "regions-hold-what-fits", "must hold everything"),
+    (ScoresTheBatch, "regions-hold-what-fits", "take no statistic over the batch"),
+    (RegionsAsSets, "regions-hold-what-fits", "it gave"),
     (MeasuresOneNumber, "measures", "must be a NumPy array [R]"),
     (MeasuresElse, "measures", "the main metric 'f1' is none of ['accuracy']"),
     (CountsNothing, "counts-are-repeated-rows", "weigh every sum"),

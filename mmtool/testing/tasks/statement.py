@@ -15,7 +15,7 @@ def states_what_it_is(subject: TaskSubject) -> None:
         fail(f'needs is "pooled", "tokens" or "towers", it is {cls.needs!r}')
     if not isinstance(cls.main_metric, str) or not cls.main_metric:
         fail('state the metric that one line has room for, such as `main_metric = "accuracy"`, and `greater_is_better`')
-    for name in ("linear", "calibrated", "greater_is_better"):
+    for name in ("linear", "calibrated", "conformal", "greater_is_better"):
         if not isinstance(getattr(cls, name), bool):
             fail(f"{name} is True or False, it is {getattr(cls, name)!r}")
     samples = cls.sample_targets
