@@ -26,8 +26,8 @@ class Result:
     exit_code: int
 
 
-def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *, only_fusions: bool, ensemble: bool,
-            trials: int = 0) -> Result:
+def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *, only_fusions: bool,
+            ensemble: bool) -> Result:
     """Compare on features or a manifest; the test rows are left alone. Raises MMToolError where nothing can be compared."""
     report.check_report(output)
     device: torch.device = choose_device(asked.extraction.device)
@@ -43,7 +43,8 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
         place.begin("compare", {})
         try:
             run = trainer.prepare(place).run
-            found = comparing.compare(trainer, run, wanted, only_fusions=only_fusions, ensemble=ensemble, trials=trials)
+            found, _ = comparing.compare(trainer, run, wanted, only_fusions=only_fusions, ensemble=ensemble,
+                                         trials=asked.search)
         finally:
             place.release()
     first = next(iter(found.values()))

@@ -40,13 +40,14 @@ class Settings:
     augment: tuple[str, ...] = ()
     seed: int = 0
     bundle: bool = False
+    search: int = 0
     tensorboard: Path | None = None
     weights: tuple[str, ...] = ()
     extraction: ExtractSettings = field(default_factory=ExtractSettings)
 
 
 KEPT = ("fusion", "hidden", "optimizer", "given", "dropout", "modality_dropout", "task_options", "folds", "group", "conformal",
-        "finetune", "augment", "seed", "bundle")
+        "finetune", "augment", "seed", "bundle", "search")
 """What decides the result, besides targets and inputs, which a model keeps as they were understood."""
 
 

@@ -44,10 +44,10 @@ def compare(
     given = {name: value for name, value in (("epochs", epochs), ("lr", lr)) if value is not None}
     settings = Settings(
         targets=tuple(target), fusion="auto", folds=folds, group=group, modality_dropout=modality_dropout, given=given,
-        seed=seed,
+        seed=seed, search=search,
         extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, kept=False, device=device,
                                    batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed))
-    result = compare(data, output, settings, tuple(fusion or ()), only_fusions=only_fusions, ensemble=ensemble, trials=search)
+    result = compare(data, output, settings, tuple(fusion or ()), only_fusions=only_fusions, ensemble=ensemble)
     report.show_comparison(result.found)
     console.say(f"the page: {output / report.PAGE}")
     console.out_json({"report": str(output), "targets": result.found}) if as_json else console.out(str(output))

@@ -37,6 +37,8 @@ def train(
     group: Annotated[str | None, typer.Option("--group", metavar="COLUMN", help="Rows of one group are never parted.")] = None,
     conformal: Annotated[float | None, typer.Option(
         "--conformal", metavar="SHARE", help="Keep such a share of the rows apart, for `predict --coverage`; 0.2.")] = None,
+    search: Annotated[int, typer.Option("--search", min=0, metavar="N",
+                                        help="With -f auto: try N settings of the best fusions by Optuna, too.")] = 0,
     optimizer: Annotated[str, typer.Option("--optimizer", metavar="auto|adamw|adam|sgd",
                                            help="auto solves linear heads exactly, and descends by AdamW otherwise.")] = "auto",
     schedule: Annotated[str | None, typer.Option("--schedule", metavar="cosine|linear|step|constant",
@@ -83,8 +85,8 @@ def train(
     settings = Settings(
         targets=tuple(target or ()), task=task, fusion=fusion, hidden=parse_widths(dense), optimizer=optimizer, dropout=dropout,
         modality_dropout=modality_dropout, folds=folds, group=group, conformal=conformal,
-        finetune=tuple(finetune or ()), augment=tuple(augment or ()), bundle=bundle, tensorboard=tensorboard, seed=seed,
-        weights=tuple(weights or ()),
+        finetune=tuple(finetune or ()), augment=tuple(augment or ()), bundle=bundle, tensorboard=tensorboard, search=search,
+        seed=seed, weights=tuple(weights or ()),
         task_options={k: str(v) for k, v in told.items() if v is not None},
         given={name: numbers[name] for name in NUMBERS if name != "batch_size" and numbers[name] is not None}
         | ({} if batch_rows is None else {"batch_size": batch_rows}),

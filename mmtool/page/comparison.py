@@ -12,7 +12,8 @@ from mmtool.page.worth import seconds, signed_cell
 Comparison = Mapping[str, Any]
 Candidate = Mapping[str, Any]
 NAME_CHARS = 60
-KINDS = {"fusion": "fusion", "input": "one input", "subset": "some inputs", "head": "head", "ensemble": "ensemble"}
+KINDS = {"fusion": "fusion", "input": "one input", "subset": "some inputs", "head": "head", "ensemble": "ensemble",
+         "search": "searched settings"}
 
 
 def close(candidate: Candidate) -> bool:

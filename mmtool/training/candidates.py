@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -21,13 +21,17 @@ HEADS = ((64,), (256, 64))
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to predict: `inputs` through a fusion (as the command line writes it) and dense layers of widths `hidden`."""
+    """One way to predict: `inputs` through a fusion (as the command line writes it) and dense layers of widths `hidden`.
+
+    `changes`: fields of the run's settings that it has its own values for.
+    """
 
     name: str
     kind: str
     inputs: tuple[str, ...]
     fusion: str
     hidden: tuple[int, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(names: Sequence[str], wanted: Sequence[str], tasks: Mapping[str, Task], hidden: tuple[int, ...],

@@ -14,6 +14,7 @@ from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import parse_max_bad
 from mmtool.inputs import Input
 from mmtool.settings import Settings
+from mmtool.training import search
 from mmtool.training.recipe import OPTIMIZERS, SCHEDULES
 from mmtool.training.watching import check_board
 
@@ -42,6 +43,10 @@ def check(settings: Settings, device: torch.device) -> None:
         raise UsageError("nothing to predict is named", "name a column: --target COLUMN, or a model: --like MODEL")
     if any(width < 1 for width in settings.hidden):
         raise UsageError("--dense takes widths of at least 1", "such as --dense 128, or --dense 256,64")
+    if settings.search and settings.fusion != "auto":
+        raise UsageError("--search tries settings of the fusions that -f auto compares", "add -f auto, or leave it out")
+    if settings.search:
+        search.check()
     parse_max_bad(settings.extraction.max_bad)
     if settings.tensorboard is not None:
         check_board()

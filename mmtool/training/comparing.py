@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmtool import console
-from mmtool.training import candidates, contest, splits
-from mmtool.training.contest import Contest, Entry
+from mmtool.training import candidates, search, splits, standings
+from mmtool.training.candidates import Candidate
+from mmtool.training.contest import Contest
 from mmtool.training.fit import Run
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ def folds(trainer: Trainer) -> tuple[list[tuple[list[int], list[int]]], str]:
     return [([i for i in everyone if i not in out], part) for part in parts for out in [set(part)]], f"out of fold, {k} folds"
 
 
-def compare(trainer: Trainer, run: Run, wanted: Sequence[str], *, only_fusions: bool,
-            ensemble: bool, trials: int = 0) -> dict[str, dict[str, Any]]:
-    """The comparison for each target. `wanted`: fusions; none: every one that is installed.
+Found = dict[str, dict[str, Any]]
+"""The comparison for each target, as comparison.json has it."""
+
+
+def compare(trainer: Trainer, run: Run, wanted: Sequence[str], *, only_fusions: bool, ensemble: bool,
+            trials: int) -> tuple[Found, Candidate]:
+    """The comparison, and the candidate that it chose. `wanted`: fusions; none: every one that is installed.
 
     `trials`: how many settings of the best candidates are tried besides.
     """
@@ -41,22 +46,22 @@ def compare(trainer: Trainer, run: Run, wanted: Sequence[str], *, only_fusions: 
     entries, failed = match.go(chosen)
     for one in failed:
         console.warn(f"{one['name']} could not be tried: {one['why']}")
-    return _told(match, entries, [*skipped, *failed], how + KIND, ensemble=ensemble)
 
+    def told() -> Found:
+        return {column: standings.compared(match, column, entries, [*skipped, *failed], how=how + KIND, ensemble=ensemble)
+                for column in match.held}
 
-def _told(match: Contest, entries: Sequence[Entry], skipped: Sequence[Mapping[str, str]], how: str, *,
-          ensemble: bool) -> dict[str, dict[str, Any]]:
-    found = {column: match.compared(column, entries, skipped, how=how, ensemble=ensemble) for column in match.held}
-    contest.best(found)
-    return found
-
-
-def choose(trainer: Trainer, run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The comparison behind `train -f auto`, and the candidate that it chose."""
-    found = compare(trainer, run, (), only_fusions=False, ensemble=False)
-    line = contest.best(found)
-    console.say(f"chosen: {line['name']}")
-    return found, line
+    found = told()
+    by_name = {e.candidate.name: e.candidate for e in entries}
+    if trials:
+        searched = search.search(match, [by_name[name] for name in standings.order(found)], trials, trainer.settings.seed)
+        if searched is not None:
+            entries.append(searched)
+            by_name[searched.candidate.name] = searched.candidate
+            found = told()
+    name = standings.order(found)[0]
+    standings.mark(found, name)
+    return found, by_name[name]
 
 
 def timeless(found: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:

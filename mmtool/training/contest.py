@@ -6,7 +6,7 @@ Shapes: N held-out rows, K outputs of a task.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,9 @@ from mmtool import console
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Task, Tokens
 from mmtool.errors import MMToolError
-from mmtool.metrics import greedy, ranking
 from mmtool.network import Head, Network, only, take
 from mmtool.ragged import is_ragged
+from mmtool.settings import Settings
 from mmtool.training import candidates, measure, together
 from mmtool.training.candidates import Candidate
 from mmtool.training.data import Data, Part, Table, as_one
@@ -75,6 +75,13 @@ class Entry:
     predict_ms_per_row: float
 
 
+def changed(settings: Settings, candidate: Candidate) -> Settings:
+    """The settings of a run of this candidate."""
+    changes = dict(candidate.changes)
+    given = {**settings.given, **changes.pop("given", {})}
+    return replace(settings, fusion=candidate.fusion, hidden=candidate.hidden, given=given, **changes)
+
+
 class Contest:
     """`run` knows the rows, the targets and the settings; `pairs` are the folds as (fit, held-out) rows."""
 
@@ -126,11 +133,11 @@ class Contest:
                 advance(1)
         return entries, failed
 
-    def enter(self, candidate: Candidate, **changes: Any) -> Entry:
-        """Train a candidate on every fold, and ask it for the rows that it did not see. `changes`: of the settings."""
+    def enter(self, candidate: Candidate) -> Entry:
+        """Train a candidate on every fold, and ask it for the rows that it did not see."""
         cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
         takes = "tokens" if cls.takes == "tokens" else "pooled"
-        run = self._run(candidate, changes, lambda dims: cls(dims, **options))
+        run = self._run(candidate, lambda dims: cls(dims, **options))
         parts = [replace(part, table=Table({n: t for n, t in inputs.items() if n in candidate.inputs}, part.table.answers))
                  for (part, _), inputs in zip(self.parts, self.inputs[takes], strict=True)]
         networks = [run.prepare(part, encoders) for part, (_, encoders) in zip(parts, self.parts, strict=True)]
@@ -146,8 +153,8 @@ class Contest:
         return Entry(candidate, answers, sum(p.numel() for p in networks[0].parameters()), round(seconds, 3),
                      round(1000 * self._seconds_per_row(networks[0], parts[0]), 4))
 
-    def _run(self, candidate: Candidate, changes: Mapping[str, Any], make: Callable[[dict[str, int]], Fusion]) -> Run:
-        settings = replace(self.run.settings, fusion=candidate.fusion, hidden=candidate.hidden, **changes)
+    def _run(self, candidate: Candidate, make: Callable[[dict[str, int]], Fusion]) -> Run:
+        settings = changed(self.run.settings, candidate)
         return replace(self.run, settings=settings, make_fusion=make,
                        table=Table({n: t for n, t in self.run.table.inputs.items() if n in candidate.inputs},
                                    self.run.table.answers),
@@ -195,73 +202,3 @@ class Contest:
                     head(only(inputs, network.names))
                 took.append(time.perf_counter() - start)
         return sorted(took)[TIMED // 2] / max(1, len(part.held))
-
-    def compared(self, column: str, entries: Sequence[Entry], skipped: Sequence[Mapping[str, str]], *, how: str,
-                 ensemble: bool) -> dict[str, Any]:
-        """The comparison for one target, as comparison.json has it."""
-        held, task, seed = self.held[column], self._task(column), self.run.settings.seed
-        truth = [cell for row in held.rows if (cell := self.run.targets[column][row]) is not None]
-        by_name = {e.candidate.name: e for e in entries}
-        found: dict[str, list[dict[str, Any]]] = {name: e.answers[column].predictions for name, e in by_name.items()}
-        whole = [e for e in entries if e.candidate.inputs == tuple(self.names)]
-        mixed = self._ensemble(column, whole) if ensemble and len(whole) > 1 else None
-        if mixed is not None:
-            found[ENSEMBLE] = mixed[0]
-        nothing = ranking.rank(task, {"nothing": [task.baseline()] * len(truth)}, truth, seed)
-        lines, told = [], None
-        for line in ranking.rank(task, found, truth, seed):
-            name = line.pop("name")
-            line.pop("metric")
-            if name == ENSEMBLE:
-                assert mixed is not None
-                told = {"members": mixed[1], **{k: line[k] for k in ("value", "low", "high")}}
-                facts: dict[str, Any] = {"kind": "ensemble", "inputs": list(self.names), "fusion": None, "loss": mixed[2]}
-            else:
-                entry = by_name[name]
-                c = entry.candidate
-                facts = {"kind": c.kind, "inputs": list(c.inputs), "fusion": c.fusion, "hidden": list(c.hidden),
-                         "loss": round(entry.answers[column].loss, 6), "parameters": entry.parameters,
-                         "train_seconds": entry.train_seconds, "predict_ms_per_row": entry.predict_ms_per_row}
-            lines.append({"name": name, **facts, **line})
-        return {"metric": task.main_metric, "greater_is_better": task.greater_is_better, "rows": len(truth),
-                "folds": len(self.parts), "how": how, "without_inputs": nothing[0]["value"] if nothing else None,
-                "candidates": lines, "skipped": [dict(s) for s in skipped], "ensemble": told}
-
-    def _task(self, column: str) -> Task:
-        return self.run.make_tasks()[column]
-
-    def _ensemble(self, column: str, entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, float], float]:
-        """Predictions by weights that were chosen on other folds, the weights by all rows, and the predictions' loss."""
-        held, task = self.held[column], self._task(column)
-        y, lengths = torch.cat([d.y for d in held.parts]), torch.cat([d.lengths for d in held.parts])
-        scores = torch.stack([task.to_scores(e.answers[column].outputs) for e in entries])  # [C, N, K]
-        weights = greedy.select(task, scores, y, lengths).tolist()
-        outputs = task.from_scores(greedy.cross_fitted(task, scores, y, lengths, held.folds))
-        task.settle(outputs, y)
-        members = {e.candidate.name: round(w, 6) for e, w in zip(entries, weights, strict=True) if w}
-        return task.decode(outputs), members, round(float(task.loss(outputs, y, lengths).mean()), 6)
-
-
-ENSEMBLE = "ensemble"
-
-
-def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the candidates that see every input, the one with the best mean rank over the targets; less loss breaks ties."""
-    ranks: dict[str, list[tuple[float, float]]] = {}
-    lines: dict[str, dict[str, Any]] = {}
-    for comparison in found.values():
-        sign = -1 if comparison["greater_is_better"] else 1
-        able = [c for c in comparison["candidates"] if c["kind"] in ("fusion", "head")]
-        for c in able:
-            better = sum(sign * other["value"] < sign * c["value"] for other in able)
-            ranks.setdefault(c["name"], []).append((better, c["loss"]))
-            lines[c["name"]] = c
-    whole = {name: r for name, r in ranks.items() if len(r) == len(found)}
-    if not whole:
-        raise MMToolError("no fusion could be tried", "see what was skipped, or name one with -f")
-    name = min(whole, key=lambda n: (sum(r for r, _ in whole[n]), sum(loss for _, loss in whole[n]), lines[n]["parameters"], n))
-    for comparison in found.values():
-        for c in comparison["candidates"]:
-            c["chosen"] = c["name"] == name
-    return lines[name]
-

@@ -21,7 +21,19 @@ from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
 from mmtool.settings import Settings
-from mmtool.training import calibrate, candidates, cellstore, checks, comparing, measure, recording, splits, targets
+from mmtool.training import (
+    calibrate,
+    candidates,
+    cellstore,
+    checks,
+    comparing,
+    contest,
+    measure,
+    recording,
+    splits,
+    targets,
+)
+from mmtool.training.candidates import Candidate
 from mmtool.training.data import Table, answers_of, as_one, inputs_of
 from mmtool.training.fit import Result, Run
 from mmtool.training.keeping import Place
@@ -124,8 +136,10 @@ class Trainer:
         ready = self.prepare(place)
         run = ready.run
         if self.undecided:
-            self.comparison, line = comparing.choose(self, run)
-            run = self._decide(run, line["fusion"], tuple(line["hidden"]))
+            self.comparison, chosen = comparing.compare(self, run, (), only_fusions=False, ensemble=False,
+                                                        trials=self.settings.search)
+            console.say(f"chosen: {chosen.name}")
+            run = self._decide(run, chosen)
             ready = replace(ready, run=run)
         with contextlib.nullcontext() if run.learning else one_thread():
             pairs, how = self.pairs(run.solved)
@@ -137,14 +151,14 @@ class Trainer:
         calibrate.calibrate(self, model, fitted, run.table, ready.lives, place, self.groups(self.split.calib))
         return model
 
-    def _decide(self, run: Run, fusion: str, hidden: tuple[int, ...]) -> Run:
-        """The run of the fusion that was chosen."""
+    def _decide(self, run: Run, chosen: Candidate) -> Run:
+        """The run of the candidate that was chosen."""
         self.undecided = False
-        self._use(fusion)
+        self._use(chosen.fusion)
         for live in run.lives:
             live.keep = self.keep
         table = run.table if self.takes == "tokens" else Table(as_one(run.table.inputs), run.table.answers)
-        return replace(run, settings=replace(run.settings, fusion=fusion, hidden=hidden), table=table)
+        return replace(run, settings=contest.changed(run.settings, chosen), make_fusion=self._fusion, table=table)
 
     @property
     def takes(self) -> Literal["pooled", "tokens"]:
