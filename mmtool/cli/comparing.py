@@ -24,7 +24,7 @@ def compare(
                                         help="Try N settings of the best fusions by Optuna, too.")] = 0,
     folds: Annotated[int | None, typer.Option("--folds", metavar="K", help="Parts of the rows, each held out once; 5.")] = None,
     group: Annotated[str | None, typer.Option("--group", metavar="COLUMN", help="Rows of one group are never parted.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the rows, at most; 100.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the rows, at most; 60.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate of a descent; 0.001.")] = None,
     modality_dropout: Annotated[float | None, typer.Option(
         "--modality-dropout", min=0, max=0.99, help="Chance that an input is hidden; 0 where solved, else 0.1.")] = None,

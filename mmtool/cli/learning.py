@@ -45,7 +45,7 @@ def train(
                                                  help="Of the learning rate.")] = None,
     warmup: Annotated[float | None, typer.Option("--warmup", min=0, max=1, help="Share of the steps; 0.1.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1,
-                                               help="Passes over the rows, at most; 100, 30 for encoders, 15 to tune.")] = None,
+                                               help="Passes over the rows, at most; 60, 30 for encoders, 15 to tune.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate; 0.001, or 0.0001 to fine-tune.")] = None,
     encoder_lr: Annotated[float | None, typer.Option("--encoder-lr", help="Of pretrained encoders; 0.00005.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", "--l2", min=0, help="L2 of a descent; 0.05.")] = None,
@@ -54,7 +54,7 @@ def train(
     dropout: Annotated[float, typer.Option("--dropout", min=0, max=0.99, help="Dropout before the head.")] = 0.0,
     batch_rows: Annotated[int | None, typer.Option("--batch-rows", min=1, help="Rows of a training batch; 64.")] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches of a training step; 1.")] = None,
-    patience: Annotated[int | None, typer.Option("--patience", min=1, help="Epochs without progress before it ends; 15, "
+    patience: Annotated[int | None, typer.Option("--patience", min=1, help="Epochs without progress before it ends; 10, "
                                                  "8 for encoders, 5 to fine-tune.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="Of a descent.")] = None,
     modality_dropout: Annotated[float | None, typer.Option(

@@ -14,7 +14,6 @@ from mmtool.errors import MMToolError, UsageError
 from mmtool.extract import parse_max_bad
 from mmtool.inputs import Input
 from mmtool.settings import Settings
-from mmtool.training import search
 from mmtool.training.recipe import OPTIMIZERS, SCHEDULES
 from mmtool.training.watching import check_board
 
@@ -46,10 +45,17 @@ def check(settings: Settings, device: torch.device) -> None:
     if settings.search and settings.fusion != "auto":
         raise UsageError("--search tries settings of the fusions that -f auto compares", "add -f auto, or leave it out")
     if settings.search:
-        search.check()
+        _check_optuna()
     parse_max_bad(settings.extraction.max_bad)
     if settings.tensorboard is not None:
         check_board()
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise MMToolError("--search needs the package optuna", "pip install 'mmtool[search]'") from error
 
 
 def check_bundle(inputs: Sequence[Input], seed: int) -> None:

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmtool import console
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Task, Tokens
-from mmtool.errors import MMToolError
+from mmtool.errors import Interrupted, MMToolError
+from mmtool.metrics.grouping import Array
 from mmtool.network import Head, Network, only, take
 from mmtool.ragged import is_ragged
 from mmtool.settings import Settings
-from mmtool.training import candidates, measure, together
+from mmtool.training import candidates, measure, together, workers
 from mmtool.training.candidates import Candidate
 from mmtool.training.data import Data, Part, Table, as_one
 from mmtool.training.fit import Run
@@ -55,11 +55,10 @@ class Held:
 class Answer:
     """What a candidate says of one target's held-out rows: calibrated outputs `[N, K]`, predictions, the mean loss.
 
-    `present [N]`: has the row any of the candidate's inputs? Where it has none, the baseline is predicted.
+    Where a row has none of the candidate's inputs, the baseline is predicted.
     """
 
-    outputs: Tensor
-    present: Tensor
+    outputs: Array
     predictions: list[dict[str, Any]]
     loss: float
 
@@ -93,7 +92,7 @@ class Contest:
         with one_thread():
             self.parts: list[tuple[Part, dict[str, Encoder]]] = [run.part(fit, held) for fit, held in pairs]
         self.inputs = self._inputs()
-        self.descended = 0
+        self.checkpoint = LONE
         self.names = sorted(self.parts[0][0].table.inputs)
         self.held = {column: self._held(column) for column in sorted(run.table.answers)}
         keep_memory()
@@ -120,18 +119,30 @@ class Contest:
         return Held(column, parts, rows)
 
     def go(self, chosen: Sequence[Candidate]) -> tuple[list[Entry], list[dict[str, str]]]:
-        """Try them all; those that fail, with why."""
-        entries, failed = [], []
+        """Try them all, each on one thread, as many at once as there are cores; those that fail, with why.
+
+        What comes out does not depend on the number of cores.
+        """
+        found: dict[int, Entry | str] = {}
         with console.progress("compare", len(chosen)) as advance:
-            for candidate in chosen:
-                try:
-                    entries.append(self.enter(candidate))
-                except MMToolError as error:
-                    failed.append({"name": candidate.name, "why": str(error)})
-                except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-                    failed.append({"name": candidate.name, "why": f"{type(error).__name__}: {error}"})
+            for number, result in workers.each(self.attempt, list(enumerate(chosen)), self.run.device):
+                found[number] = result
                 advance(1)
-        return entries, failed
+        entries = [e for n in sorted(found) if isinstance(e := found[n], Entry)]
+        return entries, [{"name": chosen[n].name, "why": why} for n in sorted(found) if isinstance(why := found[n], str)]
+
+    def attempt(self, job: tuple[int, Candidate]) -> Entry | str:
+        """A candidate's entry, or why there is none."""
+        number, candidate = job
+        self.checkpoint = LONE + 100 * number
+        try:
+            return self.enter(candidate)
+        except Interrupted:
+            raise
+        except MMToolError as error:
+            return str(error)
+        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            return f"{type(error).__name__}: {error}"
 
     def enter(self, candidate: Candidate) -> Entry:
         """Train a candidate on every fold, and ask it for the rows that it did not see."""
@@ -167,9 +178,8 @@ class Contest:
             together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
             return
         for number, (part, own, network) in enumerate(zip(parts, encoders, networks, strict=True), 1):
-            self.descended += 1
             title = f"{run.settings.fusion}, fold {number} of {len(parts)}"
-            run.train_part(LONE + self.descended, title, part, own, network, recipe, begun=False)
+            run.train_part(self.checkpoint + number, title, part, own, network, recipe, begun=False)
 
     def _answer(self, held: Held, heads: list[Head], tables: list[dict[str, Tokens]]) -> Answer:
         task = heads[0].task
@@ -189,7 +199,7 @@ class Contest:
         predictions = [p if there else settled.baseline()
                        for p, there in zip(settled.decode(outputs), present.tolist(), strict=True)]
         loss = float(whole.loss(task, outputs[present]).mean()) if len(whole) else float("nan")
-        return Answer(outputs, present, predictions, loss)
+        return Answer(outputs.numpy(), predictions, loss)
 
     @staticmethod
     def _seconds_per_row(network: Network, part: Part) -> float:

@@ -26,7 +26,7 @@ from mmtool.training.live import Feed, Live, width_of
 from mmtool.training.recipe import Recipe
 from mmtool.training.watching import Watcher
 
-FROZEN = {"epochs": 100, "patience": 15}
+FROZEN = {"epochs": 60, "patience": 10}
 FROM_SCRATCH = {"epochs": 30, "patience": 8}
 FINETUNED = {"epochs": 15, "patience": 5, "lr": 1e-4}
 """Defaults of a descent where encoders are frozen, begin with random weights, or are fine-tuned."""

@@ -28,7 +28,7 @@ class Recipe:
     optimizer: str = "adamw"
     schedule: str = "cosine"
     warmup: float = 0.1
-    epochs: int = 100
+    epochs: int = 60
     lr: float = 1e-3
     encoder_lr: float = 5e-5
     weight_decay: float = 0.05
@@ -36,7 +36,7 @@ class Recipe:
     clip: float = 1.0
     batch_size: int = 64
     accumulate: int = 1
-    patience: int = 15
+    patience: int = 10
     modality_dropout: float = 0.1
     loss_weighting: str = "equal"
     precision: str = "fp32"

@@ -17,14 +17,6 @@ AMONG = 3
 DENSE: dict[str, tuple[int, ...]] = {"none": (), "64": (64,), "256": (256,)}
 
 
-def check() -> None:
-    """Raises MMToolError where Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise MMToolError("--search needs the package optuna", "pip install 'mmtool[search]'") from error
-
-
 def search(match: Contest, best: Sequence[Candidate], trials: int, seed: int) -> Entry | None:
     """The best of so many trials, by the sum of the targets' mean losses out of fold; None where every one failed."""
     import optuna

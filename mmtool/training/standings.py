@@ -53,7 +53,7 @@ def _ensemble(match: Contest, column: str, entries: Sequence[Entry]) -> tuple[li
     """Predictions by weights that were chosen on other folds, the weights by all rows, and the predictions' loss."""
     held, task = match.held[column], match.run.make_tasks()[column]
     y, lengths = torch.cat([d.y for d in held.parts]), torch.cat([d.lengths for d in held.parts])
-    scores = torch.stack([task.to_scores(e.answers[column].outputs) for e in entries])  # [C, N, K]
+    scores = torch.stack([task.to_scores(torch.from_numpy(e.answers[column].outputs)) for e in entries])  # [C, N, K]
     weights = greedy.select(task, scores, y, lengths).tolist()
     outputs = task.from_scores(greedy.cross_fitted(task, scores, y, lengths, held.folds))
     task.settle(outputs, y)

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
 from mmtool.network import Network, take
+from mmtool.ragged import is_ragged
 from mmtool.training import affine, descend
 from mmtool.training.data import Answers, Part
 from mmtool.training.graph import Graph
 from mmtool.training.recipe import Recipe, rate
+
+MOST_BYTES = 1 << 29
+"""Of inputs that are scaled ahead of the training."""
 
 
 @dataclass
@@ -113,6 +119,7 @@ class _Stack:
         modules = [_Loss(run.network, run.recipe).to(self.device).train() for run in self.runs]
         self.whole = modules
         self.base = copy.deepcopy(modules[0])
+        self.scaled = self._scale_ahead()
         self.linear = affine.put_in(self.base) if len(modules) > 1 else set()
         params, buffers = stack_module_state(modules)
         self.params = {k: nn.Parameter(self._turned(k, v.detach())) for k, v in params.items()}
@@ -122,13 +129,27 @@ class _Stack:
         self.best_buffers = {k: v.clone() for k, v in self.buffers.items()}
         self.held = self._held_inputs()
 
+    def _scale_ahead(self) -> dict[str, Tokens] | None:
+        """Every network's inputs by its own scales, `[R N, T, D]`, once instead of in each step; None where they are many."""
+        tables = [run.part.table.inputs for run in self.runs]
+        size = 4 * sum(t.values.numel() for table in tables for t in table.values()) if not is_ragged(tables[0]) else MOST_BYTES
+        if size >= MOST_BYTES:
+            return None
+        found = {}
+        for at, name in enumerate(self.runs[0].network.names):
+            with torch.no_grad():
+                each = [run.network.front.scales[at](table[name]) for run, table in zip(self.runs, tables, strict=True)]
+            found[name] = Tokens(torch.cat([t.values for t in each]), torch.cat([t.mask for t in each]))
+        self.base.graph.network.front.scales = nn.ModuleList(nn.Identity() for _ in found)
+        return found
+
     def _turned(self, name: str, stacked: Tensor) -> Tensor:
         """Weights of linear layers are kept as `[R, D, H]`, which is how they are multiplied fastest; and back."""
         return (stacked.transpose(1, 2) if name in self.linear else stacked).contiguous()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """Over the stacked parameters. Decay comes before the step, since it may differ from network to network."""
-        decay = 0.0 if self.recipe.optimizer == "adamw" else self.recipe.weight_decay
+        """Over the stacked parameters. Where decay differs from network to network, it comes before the step."""
+        decay = 0.0 if self._own_decay() else self.recipe.weight_decay
         groups = [{"params": [p for p in self.params.values() if p.ndim > 2], "weight_decay": decay},
                   {"params": [p for p in self.params.values() if p.ndim <= 2], "weight_decay": 0.0}]
         groups = [g for g in groups if g["params"]]
@@ -153,7 +174,8 @@ class _Stack:
         def one(params: Mapping[str, Tensor], x: Any, y: Any) -> Any:
             return functional_call(self.base, dict(params), (x, y))
 
-        return vmap(one, in_dims=(0, 0, None if answers is None else 0), randomness="same")(state, inputs, answers)
+        with _plain_attention():
+            return vmap(one, in_dims=(0, 0, None if answers is None else 0), randomness="same")(state, inputs, answers)
 
     def go(self) -> list[descend.Outcome]:
         """Every epoch of every network, and its best weights put back into it."""
@@ -200,7 +222,7 @@ class _Stack:
         self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * factor
-        if self.recipe.optimizer == "adamw":
+        if self._own_decay():
             self._decay(self.recipe.lr * factor)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -210,6 +232,11 @@ class _Stack:
         """Every input's tokens of rows `[r, B]` of some of the active networks as `[r, B, T, D]`, with masks."""
         tables = [self.runs[self.active[at]].part.table for at in some]
         first = tables[0].inputs
+        if self.scaled is not None:
+            starts = torch.tensor([self.active[at] * len(tables[0]) for at in some]).unsqueeze(1)
+            found = take(self.scaled, (rows + starts).flatten())
+            return {n: (t.values.reshape(*rows.shape, *t.values.shape[1:]).to(self.device),
+                        t.mask.reshape(*rows.shape, -1).to(self.device)) for n, t in found.items()}
         if all(table.inputs[n] is t for table in tables for n, t in first.items()):
             found = {n: t.padded() for n, t in take(first, rows.flatten()).items()}
             return {n: (t.values.reshape(*rows.shape, *t.values.shape[1:]).to(self.device),
@@ -249,13 +276,15 @@ class _Stack:
             for g in grads:
                 g.mul_(factors.view(-1, *[1] * (g.ndim - 1)))
 
+    def _own_decay(self) -> bool:
+        return len({run.recipe.weight_decay for run in self.runs}) > 1
+
     def _decay(self, lr: float) -> None:
         decays = torch.tensor([self.runs[r].recipe.weight_decay for r in self.active], device=self.device)
-        if bool((decays > 0).any()):
-            with torch.no_grad():
-                for p in self.params.values():
-                    if p.ndim > 2:
-                        p.mul_((1 - lr * decays).view(-1, *[1] * (p.ndim - 1)))
+        with torch.no_grad():
+            for p in self.params.values():
+                if p.ndim > 2:
+                    p.mul_((1 - lr * decays).view(-1, *[1] * (p.ndim - 1)))
 
     def _held_inputs(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The held-out rows of the active networks, padded to the most, `[R, H, T, D]`."""
@@ -310,6 +339,18 @@ class _Stack:
             self.optimizer.state[self.params[k]] = {
                 name: v[index] if isinstance(v, Tensor) and v.shape == before.shape else v for name, v in state.items()}
         self.held = {n: (values[index], mask[index]) for n, (values, mask) in self.held.items()}
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention in plain steps, which vmap goes through; the fused ones it would call network by network."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

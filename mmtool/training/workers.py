@@ -1,0 +1,70 @@
+"""Independent jobs of training on all cores: a process for each core, one thread in each.
+
+Small networks gain nothing from several threads; and a job's bits then do not depend on how many cores there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import torch
+
+from mmtool import console
+from mmtool.errors import MMToolError
+from mmtool.training.solve import one_thread
+
+MOST = 8
+Job = TypeVar("Job", bound=tuple[int, Any])
+Result = TypeVar("Result")
+
+_work: Callable[[Any], Any] | None = None
+"""What forked processes do; set before they are forked, so that it and its data need not be sent."""
+
+
+def each(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.device) -> Iterator[tuple[int, Result]]:
+    """The result of each job with its number (a job's first part), as they come; results hold arrays, but no tensors.
+
+    In this process where the device is none of the CPU's, there is one core, or processes cannot be forked safely. Raises
+    MMToolError where a process dies.
+    """
+    count = min(len(jobs), MOST, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    if count < 2 or device.type != "cpu":
+        for job in jobs:
+            with one_thread():
+                result = work(job)
+            yield job[0], result
+        return
+    global _work
+    _work = work
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
+    try:
+        futures: dict[Future[Any], int] = {pool.submit(_do, job): job[0] for job in jobs}
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise MMToolError("a process died, perhaps of too little memory", "name fewer fusions, or free memory") from error
+    finally:
+        _work = None
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    console.set_quiet(True)
+
+
+def _do(job: Any) -> Any:
+    assert _work is not None
+    with one_thread():
+        return _work(job)
