@@ -144,14 +144,18 @@ class Contest:
         except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
             return f"{type(error).__name__}: {error}"
 
-    def enter(self, candidate: Candidate) -> Entry:
-        """Train a candidate on every fold, and ask it for the rows that it did not see."""
+    def networks(self, candidate: Candidate) -> tuple[Run, list[Part], list[Network]]:
+        """A candidate's run, and for each fold its rows and a new network."""
         cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
         takes = "tokens" if cls.takes == "tokens" else "pooled"
         run = self._run(candidate, lambda dims: cls(dims, **options))
         parts = [replace(part, table=Table({n: t for n, t in inputs.items() if n in candidate.inputs}, part.table.answers))
                  for (part, _), inputs in zip(self.parts, self.inputs[takes], strict=True)]
-        networks = [run.prepare(part, encoders) for part, (_, encoders) in zip(parts, self.parts, strict=True)]
+        return run, parts, [run.prepare(part, own) for part, (_, own) in zip(parts, self.parts, strict=True)]
+
+    def enter(self, candidate: Candidate) -> Entry:
+        """Train a candidate on every fold, and ask it for the rows that it did not see."""
+        run, parts, networks = self.networks(candidate)
         start = time.perf_counter()
         if run.settings.optimizer == "auto" and run.solvable(networks[0]):
             with one_thread():
