@@ -2,10 +2,10 @@
 
     MMTOOL_DATA=... python tests/benchmarks/compare.py [FEATURES]
 
-Three inputs (picture, text, French speech), 5 folds. First the whole command, from features that are there: every pooled fusion,
-every single input, every subset and the simple heads; then the fusions that take tokens, each by itself. Then every fusion that
-is descended: the folds side by side, one thread, against one network after the other, by the same code (`loop`), with the
-threads that torch takes by itself, and against `descend.train`, the loop that `train` has. Medians of interleaved runs.
+Three inputs (picture, text, French speech), 5 folds. First every fusion that is descended: the folds side by side, one thread,
+against one network after the other by the same code (`loop`), and against `descend.train`, the loop that `train` has, both with
+the threads that torch takes by itself; medians of interleaved runs. Then the whole command, from features that are there: every
+pooled fusion, every single input, every subset and the simple heads; then the fusions that take tokens, each by itself.
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ def ways(match: contest.Contest, name: str, threads: int) -> tuple[dict[str, flo
     return {k: statistics.median(v) for k, v in took.items()}, float((curves["together"] - curves["descend"]).abs().max())
 
 
+def told(seconds: dict[str, float]) -> str:
+    ratios = [seconds[kind] / seconds["together"] for kind in ("loop", "descend")]
+    return " ".join(f"{number:9.2f}" for number in (*seconds.values(), *ratios))
+
+
 def main() -> None:
     threads = torch.get_num_threads()
     console.set_quiet(True)
@@ -125,17 +130,16 @@ def main() -> None:
         keep_memory()
         match = match_of(features, work)
         total = dict.fromkeys(("together", "loop", "descend"), 0.0)
-        print(f"{'fusion':12} {'together':>9} {'loop':>9} {'descend':>9}  {'loop ÷':>7} {'descend ÷':>9}  largest difference of a loss")
+        heads = ("together", "loop", "descend", "loop ÷", "descend ÷")
+        print(f"{'fusion':12} " + " ".join(f"{head:>9}" for head in heads) + "  largest difference of a loss")
         for fusion in fusions("pooled"):
             if (measured := ways(match, fusion, threads)) is None:
                 continue
             found, far = measured
             for kind, seconds in found.items():
                 total[kind] += seconds
-            print(f"{fusion:12} {found['together']:9.2f} {found['loop']:9.2f} {found['descend']:9.2f}  "
-                  f"{found['loop'] / found['together']:7.2f} {found['descend'] / found['together']:9.2f}  {far:.1e}", flush=True)
-        print(f"{'sum':12} {total['together']:9.2f} {total['loop']:9.2f} {total['descend']:9.2f}  "
-              f"{total['loop'] / total['together']:7.2f} {total['descend'] / total['together']:9.2f}", flush=True)
+            print(f"{fusion:12} {told(found)}  {far:.1e}", flush=True)
+        print(f"{'sum':12} {told(total)}", flush=True)
         torch.set_num_threads(threads)
         seconds, count = command(features, work, fusions("pooled"))
         print(f"compare, pooled fusions, inputs, subsets, heads: {seconds:.1f} s for {count} candidates x 5 folds", flush=True)

@@ -127,7 +127,8 @@ def test_a_fusion_that_fails_is_told_and_the_others_go_on(mmtool: Callable, tmp_
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (("-f", "nonsense"), "no fusion plugin"), (("-f", "auto"), "leave -f out"),
-    (("-f", "concat", "-f", "concat"), "named twice"), (("--folds", "1"), "--folds 1"), (("-t", "nothing"), "there is no column")], ids=str)
+    (("-f", "concat", "-f", "concat"), "named twice"), (("--folds", "1"), "--folds 1"),
+    (("-t", "nothing"), "there is no column")], ids=str)
 def test_wrong_use_is_told(mmtool: Callable, tmp_path: Path, features: Path, arguments: tuple[str, ...], told: str) -> None:
     ran = mmtool("compare", features, "-t", "label", "-o", tmp_path / "r", *arguments)
     assert ran.code in (1, 2)
