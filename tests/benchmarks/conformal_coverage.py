@@ -1,6 +1,6 @@
 """Does `--coverage 0.9` hold? Mean coverage over 20 fixed resplits of stamps.csv and clipart.csv, beside what chance allows.
 
-    MMTOOL_DATA=... python tests/benchmarks/coverage.py [STAMPS_FEATURES CLIPART_FEATURES]
+    MMTOOL_DATA=... python tests/benchmarks/conformal_coverage.py [STAMPS_FEATURES CLIPART_FEATURES]
 
 A resplit draws training rows and n calibration rows (together what `train --conformal` draws from) and m test rows by chance
 from all rows. Given the training rows, who calibrates and who tests is a fair draw from the rows left, so the number of covered
