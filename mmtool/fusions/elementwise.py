@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmtool.api import Fusion, Tokens
-from mmtool.fusions.width import CommonWidth
+from mmtool.fusions.width import CommonWidth, product
 
 
 class _Elementwise(Fusion):
@@ -57,4 +57,4 @@ class Product(_Elementwise):
     api = 1
 
     def reduce(self, x: Tensor, there: Tensor) -> Tensor:
-        return torch.where(there.any(1), x.masked_fill(~there, 1).prod(1), 0)
+        return torch.where(there.any(1), product(x, there), 0)

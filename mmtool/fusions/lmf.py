@@ -7,7 +7,7 @@ from torch import nn
 
 from mmtool.api import Fusion, Tokens
 from mmtool.fusions.options import within
-from mmtool.fusions.width import CommonWidth
+from mmtool.fusions.width import CommonWidth, product
 
 
 class Lmf(Fusion):
@@ -33,6 +33,6 @@ class Lmf(Fusion):
 
     def forward(self, inputs: dict[str, Tokens]) -> Tokens:
         x, present = self.factors(inputs)  # [B, M, rank * dim]
-        h = x.masked_fill(~present.unsqueeze(-1), 1).prod(1)  # [B, rank * dim]
+        h = product(x, present.unsqueeze(-1))  # [B, rank * dim]
         h = self.dropout(h).view(-1, self.rank, self.dim)
         return Tokens.pooled((self.weight * h).sum(1), present.any(1))

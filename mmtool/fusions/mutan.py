@@ -7,7 +7,7 @@ from torch import nn
 
 from mmtool.api import Fusion, Tokens
 from mmtool.fusions.options import within
-from mmtool.fusions.width import CommonWidth, linear_from_ones
+from mmtool.fusions.width import CommonWidth, linear_from_ones, product
 
 
 class Mutan(Fusion):
@@ -36,5 +36,5 @@ class Mutan(Fusion):
         x, present = self.project(inputs)  # [B, M, width]
         x = self.dropout(torch.tanh(x))
         parts = torch.stack([part(x[:, i]) for i, part in enumerate(self.slices)], 1)  # [B, M, rank * dim]
-        product = parts.masked_fill(~present.unsqueeze(-1), 1).prod(1)  # [B, rank * dim]
-        return Tokens.pooled(product.view(-1, self.rank, self.dim).sum(1), present.any(1))
+        h = product(parts, present.unsqueeze(-1))  # [B, rank * dim]
+        return Tokens.pooled(h.view(-1, self.rank, self.dim).sum(1), present.any(1))

@@ -40,3 +40,14 @@ def linear_from_ones(width: int, dim: int) -> nn.Linear:
     layer = nn.Linear(width, dim)
     nn.init.ones_(layer.bias)
     return layer
+
+
+def product(x: Tensor, there: Tensor) -> Tensor:
+    """`x [B, M, dim]` multiplied over the inputs that are `there` (of a shape that x's can be masked by): `[B, dim]`.
+
+    Factor by factor: the gradient of `Tensor.prod` looks for zeros, which is slow, above all of many networks at once.
+    """
+    first, *rest = x.masked_fill(~there, 1).unbind(1)
+    for factor in rest:
+        first = first * factor
+    return first

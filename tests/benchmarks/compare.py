@@ -63,7 +63,7 @@ def command(features: Path, work: Path, names: list[str], *more: str) -> tuple[f
 def match_of(features: Path, work: Path) -> contest.Contest:
     """The contest, with the folds and the budget that the command has, but for the epochs."""
     asked = Settings(targets=("category",), fusion="auto", given={"epochs": EPOCHS, "patience": EPOCHS})
-    data, known = opening.fingerprint(str(features))
+    _, known = opening.fingerprint(str(features))
     trainer = Trainer(opening.open_data(str(features), asked, known), asked, CPU)
     place = Place(work / "b.safetensors")
     place.begin("benchmark", {})

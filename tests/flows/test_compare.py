@@ -50,7 +50,7 @@ def test_what_needs_both_inputs_is_found_by_a_fusion_that_multiplies(mmtool: Cal
     assert mmtool("compare", data, "-t", "xor", "-o", tmp_path / "r", *LETTERS, "-f", "concat", "-f", "tensor",
                   "--epochs", "40", "--only-fusions").code == 0
     found = compared(tmp_path / "r")["xor"]
-    assert [c["name"] for c in found["candidates"]][0] == "tensor"
+    assert found["candidates"][0]["name"] == "tensor"
     assert found["candidates"][0]["value"] > 0.95
     assert found["candidates"][1]["value"] < 0.75
 
