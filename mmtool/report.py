@@ -133,7 +133,8 @@ def show_comparison(found: Mapping[str, Any], *, to_stdout: bool = False) -> Non
         if len(found) > 1:
             console.out(console.literal(f"{column}:")) if to_stdout else console.say(f"{column}:")
         console.table(heads, lines, to_stdout=to_stdout)
-        for sentence in [*told.sentences(one), *told.legend(one)]:
+        last = column == [*found][-1]
+        for sentence in [*told.sentences(one), *(told.legend(one) if last else [])]:
             console.out(console.literal(sentence)) if to_stdout else console.say(sentence)
 
 

@@ -71,7 +71,8 @@ def _chosen(each: Sequence[Candidate]) -> list[str]:
         where = "the best" if candidate is each[0] else "within the noise of the best" if close(candidate) \
             else "not the best on these rows"
         alone = [c for c in each[: each.index(candidate)] if c["kind"] not in PARTIAL]
-        why = "" if candidate is each[0] or alone else " (of single models that take every input, it leads)"
+        why = "" if candidate is each[0] else " (of single models that take every input, it leads)" if not alone \
+            else "" if close(candidate) else " (of all targets together, its mean rank is the best)"
         out.append(f"Chosen: {_name(candidate)}, {where}{why}.")
     return out
 

@@ -168,6 +168,12 @@ def test_why_a_worse_one_was_chosen_and_what_a_search_found() -> None:
     assert "Settings of concat, searched: train -f concat --dense 64 --lr 0.002 --modality-dropout 0.1." in said
 
 
+def test_of_several_targets_the_mean_rank_decides() -> None:
+    found = compared(candidate("late", 0.9, None, chosen=False), candidate("concat", 0.7, -0.2, chosen=True))
+    assert "Chosen: concat, not the best on these rows (of all targets together, its mean rank is the best)." in \
+        comparison.sentences(found)
+
+
 def test_a_comparison_and_scores_replace_each_other_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {"kind": made.comparison(2)}
     for _ in range(2):
