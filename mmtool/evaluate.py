@@ -85,7 +85,7 @@ def _about_model(path: Path, name: str, model: Model, features: Features, scored
     columns = {n: features.rows[c].to_pylist() for n, c in status.items()}
     statuses = {str(i): {n: found[at] for n, found in columns.items()} for at, i in enumerate(ids)}
     curves = {c: [x for x in model.header["curves"] if x.get("column", c) == c] for c in model.columns}
-    made = {"rows": "trained on rows", "measured on": "when trained, measured on"}
+    made = {"rows": "trained on rows", "measured": "when trained, measured"}
     facts = [("model", str(path)), ("data", name), ("scored", scored),
              *((made.get(k, k), v) for k, v in info.summary({"kind": "model", **model.header})[1:])]
     tasks = {c: e["name"] for c, e in model.header["tasks"].items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmtool.errors import MMToolError
 from mmtool.features.format import HEADER
-from mmtool.report import COMPARISON, METRICS
+from mmtool.report import COMPARISON, METRICS, where
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
         made = facts["fusion"]["name"] + (f" after {facts['upstream']['fusion']['name']}" if facts["upstream"] else "")
         lines += [("fusion", made), ("trained by", str(facts["recipe"]["optimizer"])),
                   ("rows", f"{data['train']} train, {data['val']} val, {data['test']} test"),
-                  ("measured on", facts["metrics"]["measured_on"])]
+                  ("measured", where(facts["metrics"]["measured_on"]))]
         if data.get("calib"):
             lines.append(("calibrated by", f"{data['calib']} rows that took no part in training"))
     if facts["kind"] == "features" and facts.get("upstream"):

@@ -95,15 +95,18 @@ def check_report(folder: Path) -> None:
 
 def write(folder: Path, scored: Scored, about: About) -> None:
     """metrics.json, predictions.jsonl, plots and report.html; the page comes last."""
-    _clear(folder)
+    _clear(folder, METRICS)
     files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
     files.write_json(folder / METRICS, scored.metrics)
     _write_page(folder, scored, about)
 
 
-def _clear(folder: Path) -> None:
-    """A folder without an old page or old numbers, which must not stand beside new ones."""
+def _clear(folder: Path, comes: str) -> None:
+    """A folder without an old page or old numbers, which must not stand beside new ones; says so where they are no like."""
     folder.mkdir(exist_ok=True)
+    goes, told = (COMPARISON, "comparison") if comes == METRICS else (METRICS, "report of scores")
+    if (folder / goes).exists():
+        console.warn(f"the {told} that was in {folder} is replaced")
     for name in (PAGE, METRICS, PREDICTIONS, COMPARISON):
         (folder / name).unlink(missing_ok=True)
 
@@ -114,7 +117,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[s
     from mmtool.page.contents import Page, TargetPart
     from mmtool.page.write import write
 
-    _clear(folder)
+    _clear(folder, COMPARISON)
     files.write_json(folder / COMPARISON, {"targets": dict(found)})
     parts = [TargetPart(column, tasks[column], [], one["metric"], one["greater_is_better"], {}, [], [], [], comparison=one)
              for column, one in found.items()]
@@ -126,11 +129,12 @@ def show_comparison(found: Mapping[str, Any], *, to_stdout: bool = False) -> Non
     from mmtool.page import comparison as told
 
     for column, one in found.items():
-        table = told.table(one)
-        heads = tuple(head for head, _ in table.heads)
-        console.table((f"{column}: {heads[0]}" if len(found) > 1 else heads[0], *heads[1:]),
-                      [tuple(" ".join(filter(None, pair)) for pair in row) for row in table.rows], to_stdout=to_stdout)
-        for sentence in told.sentences(one):
+        heads, lines = told.terminal(one)
+        if len(found) > 1:
+            console.out(console.literal(f"{column}:")) if to_stdout else console.say(f"{column}:")
+        console.table(heads, lines, to_stdout=to_stdout)
+        last = column == [*found][-1]
+        for sentence in [*told.sentences(one), *(told.legend(one) if last else [])]:
             console.out(console.literal(sentence)) if to_stdout else console.say(sentence)
 
 
@@ -156,9 +160,12 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
 
 def show(metrics: dict[str, Any], main: Sequence[str], *, title: str = "", to_stdout: bool = False) -> None:
     """The table for people, on stderr unless it is the result itself."""
-    lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in metrics["by_inputs"].items()),
-             *((k.replace("_", " ").replace(":", ": "), v) for k, v in metrics["baselines"].items())]
-    used = [m for m in dict.fromkeys(main) if m in metrics["overall"]]
+    subsets = sorted(metrics["by_inputs"].items(), key=lambda item: (-item[0].count("+"), item[0]))  # JSON sorts by name
+    baselines = sorted(metrics["baselines"].items(), reverse=True)  # without inputs, then the best single one
+    lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in subsets),
+             *((k.replace("_", " ").replace(":", ": "), v) for k, v in baselines)]
+    used = [m for m in dict.fromkeys(main) if m in metrics["overall"]
+            and not (m == "f1_micro" and metrics["overall"].get("accuracy") == metrics["overall"][m])]  # of one label, the same
     console.table((title, *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],
                   to_stdout=to_stdout)
 
@@ -195,6 +202,11 @@ def tell_doubt(metrics: Mapping[str, Any]) -> None:
     for column, part in found.items() if several else [("", found)]:
         for sentence in sentences(part):
             console.say(f"{column}: {sentence}" if column else sentence)
+
+
+def where(how: str) -> str:
+    """`out of fold, 5 folds`, or `on 24 validation rows`."""
+    return how if how.startswith("out of fold") else f"on {how}"
 
 
 def cell(metric: dict[str, float] | None) -> str:

@@ -75,7 +75,7 @@ def _go(trainer: Trainer, place: Place) -> Model:
 
 
 def _report(model: Model) -> None:
-    console.say(f"measured on {model.header['metrics']['measured_on']}, 95 % intervals:")
+    console.say(f"measured {report.where(model.header['metrics']['measured_on'])}; 95 % intervals in brackets:")
     for column, task in model.tasks.items():
         report.show(model.metrics(column), (task.main_metric, *report.SHOWN), title=column if len(model.tasks) > 1 else "")
         found = model.metrics(column)
@@ -88,4 +88,4 @@ def _report(model: Model) -> None:
                              f"({task.main_metric} {whole['value']:.3f}, without inputs {nothing['value']:.3f})")
     if model.header["data"]["upstream_learned"]:
         console.warn("these features were made by what was learned before, perhaps from the same rows: the numbers above "
-                     "are then too good; believe `eval` on rows that no model saw")
+                     "are then wrong, too good or too bad; believe `eval` on rows that no model saw")

@@ -166,7 +166,7 @@ def info(path: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a f
         console.out_json(facts)
         return
     console.table(("", ""), summary(facts), to_stdout=True)
-    if facts["kind"] == "comparison":
-        report.show_comparison(facts["targets"], to_stdout=True)
     if metrics := facts.get("metrics", facts if facts["kind"] == "report" else None):
         report.show_all(metrics, report.SHOWN, to_stdout=True)
+    if compared := facts["targets"] if facts["kind"] == "comparison" else facts.get("comparison"):
+        report.show_comparison(compared, to_stdout=True)

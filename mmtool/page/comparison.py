@@ -12,8 +12,11 @@ from mmtool.page.worth import seconds, signed_cell
 Comparison = Mapping[str, Any]
 Candidate = Mapping[str, Any]
 NAME_CHARS = 60
+TERMINAL_NAME_CHARS = 26
 KINDS = {"fusion": "fusion", "input": "one input", "subset": "some inputs", "head": "head", "ensemble": "ensemble",
          "search": "searched settings"}
+PARTIAL = ("input", "subset", "ensemble")
+"""Kinds that are never chosen: they leave inputs out, or are several models."""
 
 
 def close(candidate: Candidate) -> bool:
@@ -33,10 +36,11 @@ def sentences(found: Comparison) -> list[str]:
     if not each:
         return ["Nothing could be compared.", *_skipped(found)]
     best, title = each[0], words.title_of(found["metric"])
-    count = f"{len(each)} candidates" if len(each) > 1 else "one candidate"
-    out = [f"Of {count}, {_name(best)} has the best {title}: {words.with_interval(best)} on "
-           f"{found['rows']:,} rows ({found['how']})."]
-    return [*out, *_noise(each), *_chosen(each), *_against_nothing(found), *_ensemble(found), *_skipped(found)]
+    start = f"Of {len(each)} candidates, {_name(best)} has the best {title}" if len(each) > 1 \
+        else f"{_name(best)} is the only candidate. {title}"
+    out = [f"{start}: {words.with_interval(best)} on {found['rows']:,} rows ({found['how']})."]
+    return [*out, *_noise(each), *_chosen(each), *_searched(each), *_against_nothing(found), *_ensemble(found),
+            *_skipped(found)]
 
 
 def _noise(each: Sequence[Candidate]) -> list[str]:
@@ -63,10 +67,26 @@ def _noise(each: Sequence[Candidate]) -> list[str]:
 
 def _chosen(each: Sequence[Candidate]) -> list[str]:
     out = []
-    for candidate in [c for c in each if c.get("chosen")][:1]:
+    for candidate in [c for c in each if c.get("chosen") and len(each) > 1][:1]:
         where = "the best" if candidate is each[0] else "within the noise of the best" if close(candidate) \
             else "not the best on these rows"
-        out.append(f"Chosen: {_name(candidate)}, {where}.")
+        alone = [c for c in each[: each.index(candidate)] if c["kind"] not in PARTIAL]
+        why = "" if candidate is each[0] else " (of single models that take every input, it leads)" if not alone \
+            else "" if close(candidate) else " (of all targets together, its mean rank is the best)"
+        out.append(f"Chosen: {_name(candidate)}, {where}{why}.")
+    return out
+
+
+def _searched(each: Sequence[Candidate]) -> list[str]:
+    """The settings that a search found, as `train` takes them."""
+    out = []
+    for candidate in [c for c in each if c["kind"] == "search"]:
+        settings = dict(candidate.get("settings") or {})
+        told = {**settings, **settings.pop("given", {})}
+        told.pop("given", None)
+        dense = f" --dense {','.join(map(str, candidate['hidden']))}" if candidate.get("hidden") else ""
+        options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in sorted(told.items()))
+        out.append(f"Settings of {_name(candidate)}: train -f {candidate['fusion']}{dense}{options}.")
     return out
 
 
@@ -95,7 +115,7 @@ def _ensemble(found: Comparison) -> list[str]:
 
 def _skipped(found: Comparison) -> list[str]:
     count = len(found.get("skipped") or [])
-    return [f"{_plural(count, 'candidate')} could not be tried; the table below says why."] if count else []
+    return [f"{_plural(count, 'candidate')} could not be tried; why is told below."] if count else []
 
 
 def table(found: Comparison) -> Table:
@@ -116,6 +136,36 @@ def table(found: Comparison) -> Table:
     heads = [("candidate", ""), (words.title_of(found["metric"]), "with its 95 % interval"),
              ("to the best", "difference from the best on the same resamples; an interval with zero in it is noise")]
     return Table([*heads, *((head, about) for _, head, about, _ in used)], rows)
+
+
+def terminal(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The heads and lines of a terminal, about 110 columns wide; the page and comparison.json have the rest."""
+    each = found["candidates"]
+    optional: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("loss", "loss", words.number), ("p_best", "wins", lambda p: f"{100 * p:.0f} %"),
+        ("parameters", "parameters", lambda n: f"{n:,}"), ("train_seconds", "training", seconds)]
+    used = [item for item in optional if any(c.get(item[0]) is not None for c in each)]
+    full = [str(c["name"]) for c in each]
+    short, lines = [_middle_cut(name) for name in full], []
+    for candidate, name in zip(each, short if len({*short}) == len(full) else full, strict=True):
+        gap = candidate.get("gap")
+        lines.append([name, words.with_interval(candidate).replace(" to ", ", "),
+                      "best" if gap is None else "{} [{}]".format(*signed_cell(gap)).replace(" to ", ", "),
+                      *("–" if (v := candidate.get(key)) is None else tell(v) for key, _, tell in used)])
+    return ["candidate", words.title_of(found["metric"]), "to the best", *(head for _, head, _ in used)], lines
+
+
+def legend(found: Comparison) -> list[str]:
+    """What the columns of the terminal mean, where there is anything to compare, and why some could not be tried."""
+    out = []
+    if len(found["candidates"]) > 1:
+        known = found["candidates"][0].get("p_best") is not None
+        out.append("In brackets: 95 % intervals, of differences from the best on the same resamples"
+                   + ("; wins: the share of resamples in which it comes first." if known else "."))
+    together: dict[str, list[str]] = {}
+    for entry in found.get("skipped") or []:
+        together.setdefault(_cut(entry["why"], 300), []).append(_cut(entry["name"]))
+    return out + [f"not tried: {', '.join(names)}: {why}" for why, names in together.items()]
 
 
 def skipped(found: Comparison) -> Table | None:
@@ -139,6 +189,14 @@ def _plural(count: int, what: str) -> str:
 
 def _name(candidate: Candidate) -> str:
     return _cut(str(candidate["name"]))
+
+
+def _middle_cut(text: str) -> str:
+    """Both ends stay: names of subsets and heads begin alike."""
+    if len(text) <= TERMINAL_NAME_CHARS:
+        return text
+    half = (TERMINAL_NAME_CHARS - 1) // 2
+    return f"{text[:TERMINAL_NAME_CHARS - 1 - half]}…{text[-half:]}"
 
 
 def _cut(text: str, chars: int = NAME_CHARS) -> str:

@@ -17,6 +17,7 @@ from mmtool import console
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Task
 from mmtool.network import Front, Network, take
+from mmtool.report import where
 from mmtool.settings import Settings
 from mmtool.training import descend, exact
 from mmtool.training.data import Answers, Part, Table
@@ -120,7 +121,7 @@ class Run:
         strengths, curves = self.heads([p for p, _ in parts], networks, final, self.whole[0])
         for column, found in strengths.items():
             of = f"{column}: " if len(strengths) > 1 else ""
-            console.say(f"{of}solved by L-BFGS; L2 strength {exact.describe(found)}, chosen on {how}")
+            console.say(f"{of}solved by L-BFGS; L2 strength {exact.describe(found)}, chosen {where(how)}")
         if told := sorted([*self.settings.given, *(["tensorboard"] if self.settings.tensorboard else [])]):
             console.warn(f"nothing was descended, so {', '.join(told)} changed nothing "
                          "(--optimizer adamw descends)")
@@ -142,7 +143,7 @@ class Run:
         begun = bool(self.learning) and self.settings.optimizer == "auto" and self.solvable(networks[0])
         if begun:
             self.heads([p for p, _ in parts], networks, None, parts[0][0])
-            console.say(f"the heads begin where L-BFGS left them on frozen features, chosen on {how}")
+            console.say(f"the heads begin where L-BFGS left them on frozen features, chosen {where(how)}")
         fitted, curves, epochs = [], [], []
         for number, ((part, encoders), network) in enumerate(zip(parts, networks, strict=True)):
             title = f"part {number + 1} of {len(parts)}"

@@ -138,7 +138,9 @@ class Trainer:
         if self.undecided:
             self.comparison, chosen = comparing.compare(self, run, (), only_fusions=False, ensemble=False,
                                                         trials=self.settings.search)
-            console.say(f"chosen: {chosen.name}")
+            count = max(len(one["candidates"]) for one in self.comparison.values())
+            console.say(f"chosen: {chosen.name}, of {count} candidates; `mmtool info MODEL` and the page of `mmtool eval` "
+                        "show how they compare")
             run = self._decide(run, chosen)
             ready = replace(ready, run=run)
         with contextlib.nullcontext() if run.learning else one_thread():

@@ -13,6 +13,7 @@ from test_write import HOSTILE, Elements, plots, written
 
 from mmtool.page import comparison, worth
 from mmtool.page.figures_comparison import _limits
+from mmtool.report import show_comparison, write_comparison
 
 
 def entry(value: float, half: float = 0.02, **cost: Any) -> dict[str, Any]:
@@ -141,6 +142,49 @@ def test_what_is_not_known_has_no_column() -> None:
     assert "chosen" in known.rows[2][0][1]
 
 
+def test_the_table_of_a_terminal_is_narrow_and_tells_names_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{what} of goods + a picture of them + a spoken title" for what in ("price", "title", "weight")]
+    found = made.comparison(3, names=names, skipped=[{"name": n, "why": "it needs tokens"} for n in ("mult", "perceiver")])
+    found["candidates"][1] |= {"parameters": 12_345_678, "train_seconds": 12_345.0}
+    show_comparison({"kind": found}, to_stdout=True)
+    table, told = (lines := capsys.readouterr().out.splitlines())[:4], lines[4:]
+    assert table[0].split() == ["candidate", "Accuracy", "to", "the", "best", "loss", "wins", "parameters", "training"]
+    assert max(map(len, table)) <= 112
+    assert [row.split("  ")[0] for row in table[1:]] == [f"{n[:13]}…spoken title" for n in names]
+    assert "In brackets: 95 % intervals" in told[-2]
+    assert told[-1] == "not tried: mult, perceiver: it needs tokens"
+
+
+def test_names_that_a_cut_would_make_equal_are_whole() -> None:
+    names = [f"a picture of goods + {what} + a spoken title" for what in ("price", "title")]
+    assert [line[0] for line in comparison.terminal(made.comparison(2, names=names))[1]] == names
+
+
+def test_why_a_worse_one_was_chosen_and_what_a_search_found() -> None:
+    searched = candidate("concat, searched", 0.7, -0.2, fusion="concat", hidden=[64], kind="search",
+                         settings={"modality_dropout": 0.1, "given": {"lr": 0.002}}) | {"chosen": True}
+    said = comparison.sentences(compared(candidate("a alone", 0.9, None, kind="input", chosen=False), searched))
+    assert "Chosen: concat, searched, not the best on these rows (of single models that take every input, it leads)." in said
+    assert "Settings of concat, searched: train -f concat --dense 64 --lr 0.002 --modality-dropout 0.1." in said
+
+
+def test_of_several_targets_the_mean_rank_decides() -> None:
+    found = compared(candidate("late", 0.9, None, chosen=False), candidate("concat", 0.7, -0.2, chosen=True))
+    assert "Chosen: concat, not the best on these rows (of all targets together, its mean rank is the best)." in \
+        comparison.sentences(found)
+
+
+def test_a_comparison_and_scores_replace_each_other_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"kind": made.comparison(2)}
+    for _ in range(2):
+        write_comparison(tmp_path, found, [], {"kind": "classify"}, "one")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "metrics.json").touch()
+    write_comparison(tmp_path, found, [], {"kind": "classify"}, "one")
+    assert capsys.readouterr().err == f"warning: the report of scores that was in {tmp_path} is replaced\n"
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_one_that_went_astray_does_not_squeeze_the_others() -> None:
     each = [candidate("a", 0.9, None), candidate("b", 0.85, -0.05), candidate("c", -1e9, -1e9)]
     low, high = _limits(each, 0.5)
@@ -175,7 +219,8 @@ def test_nothing_compared_and_nothing_skipped_break_nothing(tmp_path: Path) -> N
     text = Elements(written(tmp_path, made.page(made.compared(none), made.compared(one)))).text
     assert "Nothing could be compared." in text
     assert "Comparison 1 candidate\n" in text
-    assert "Of one candidate, one has the best Accuracy" in text
+    assert "one is the only candidate. Accuracy: 1.000" in text
+    assert "Chosen: one" not in text
 
 
 def test_names_of_candidates_and_inputs_are_text(tmp_path: Path) -> None:
