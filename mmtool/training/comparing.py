@@ -43,6 +43,7 @@ def compare(trainer: Trainer, run: Run, wanted: Sequence[str], *, only_fusions: 
     match = Contest(run, pairs)
     chosen, skipped = candidates.choose(match.names, wanted, {c: a.task for c, a in trainer.targets.items()},
                                         run.settings.hidden, only_fusions=only_fusions)
+    console.say(f"comparing {len(chosen)} candidates on {len(pairs)} folds")
     entries, failed = match.go(chosen)
     for one in failed:
         console.warn(f"{one['name']} could not be tried: {one['why']}")
