@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,9 @@ import torch
 
 from mmtool import opening, report
 from mmtool.engine import be_deterministic, choose_device
-from mmtool.errors import UsageError
+from mmtool.errors import Interrupted, UsageError
 from mmtool.settings import Settings
-from mmtool.training import checks, comparing
+from mmtool.training import candidates, checks, comparing
 from mmtool.training.keeping import Place
 from mmtool.training.trainer import Trainer
 
@@ -38,13 +42,16 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     _, known = opening.fingerprint(name)
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
-    with tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
+    candidates.check(wanted, {c: a.task for c, a in trainer.targets.items()})
+    with _ended_by_term(), tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
         place = Place(Path(folder) / "compare.safetensors")
         place.begin("compare", {})
         try:
             run = trainer.prepare(place).run
             found, _ = comparing.compare(trainer, run, wanted, only_fusions=only_fusions, ensemble=ensemble,
                                          trials=asked.search)
+        except Interrupted:  # what it had kept is gone with the folder
+            raise Interrupted("interrupted") from None
         finally:
             place.release()
     first = next(iter(found.values()))
@@ -55,3 +62,20 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     report.write_comparison(output, found, facts, {c: a.name for c, a in trainer.targets.items()},
                             f"fusions and inputs of {Path(name).name or name}")
     return Result(found, trainer.exit_code)
+
+
+@contextmanager
+def _ended_by_term() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does, so that nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

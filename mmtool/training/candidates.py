@@ -39,20 +39,17 @@ def choose(names: Sequence[str], wanted: Sequence[str], tasks: Mapping[str, Task
     """The candidates over these inputs, and those that cannot take part, with why.
 
     `wanted`: fusions as the command line writes them; none: every one that is installed. Of a single input only heads
-    are compared. Raises UsageError for a fusion that is named twice.
+    are compared. Raises MMToolError as `check` does.
     """
     every = tuple(sorted(names))
     out: list[Candidate] = []
     skipped: list[dict[str, str]] = []
+    check(wanted, tasks)
     fusions = list(wanted) or installed()
-    if twice := [f for f in fusions if fusions.count(f) > 1]:
-        raise UsageError(f"fusion {twice[0]!r} is named twice")
     for text in fusions if len(every) > 1 or wanted else [LINEAR]:
         try:
             fusion_of(text, tasks)
         except MMToolError as error:
-            if wanted:
-                raise
             skipped.append({"name": text, "why": str(error)})
         else:
             out.append(Candidate(text, "fusion", every, text, hidden))
@@ -66,6 +63,14 @@ def choose(names: Sequence[str], wanted: Sequence[str], tasks: Mapping[str, Task
             kind = "input" if size == 1 else "subset"
             out.append(Candidate(f"{' + '.join(subset)}{' alone' if size == 1 else ''}", kind, subset, LINEAR, hidden))
     return out, skipped
+
+
+def check(wanted: Sequence[str], tasks: Mapping[str, Task]) -> None:
+    """Raises MMToolError for a fusion that is named and cannot be had, suits no task, or is named twice."""
+    for text in wanted:
+        fusion_of(text, tasks)
+        if wanted.count(text) > 1:
+            raise UsageError(f"fusion {text!r} is named twice")
 
 
 def installed() -> list[str]:

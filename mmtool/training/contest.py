@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from mmtool import console
+from mmtool import console, encoding
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Task, Tokens
 from mmtool.errors import Interrupted, MMToolError
@@ -27,8 +27,6 @@ from mmtool.training.fit import Run
 from mmtool.training.solve import one_thread
 
 TIMED = 5
-LONE = 1000
-"""Numbers of checkpoints of networks that are trained one by one begin here; below are those of the run itself."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,13 @@ class Held:
 class Answer:
     """What a candidate says of one target's held-out rows: calibrated outputs `[N, K]`, predictions, the mean loss.
 
-    Where a row has none of the candidate's inputs, the baseline is predicted.
+    Where a row has none of the candidate's inputs, the baseline is predicted; there is no loss of that, and so none at all,
+    since a mean over fewer rows could not be compared.
     """
 
     outputs: Array
     predictions: list[dict[str, Any]]
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,6 @@ class Contest:
         with one_thread():
             self.parts: list[tuple[Part, dict[str, Encoder]]] = [run.part(fit, held) for fit, held in pairs]
         self.inputs = self._inputs()
-        self.checkpoint = LONE
         self.names = sorted(self.parts[0][0].table.inputs)
         self.held = {column: self._held(column) for column in sorted(run.table.answers)}
         keep_memory()
@@ -116,6 +114,8 @@ class Contest:
             there = torch.stack([t.present for t in data.inputs.values()]).any(0).nonzero().flatten().tolist()
             parts.append(replace(data, inputs={}).rows(there))
             rows += [at[i] for i in there]
+        if not rows:
+            raise MMToolError(f"no row with a {column} has any input", "leave that target out, or check its rows")
         return Held(column, parts, rows)
 
     def go(self, chosen: Sequence[Candidate]) -> tuple[list[Entry], list[dict[str, str]]]:
@@ -133,10 +133,8 @@ class Contest:
 
     def attempt(self, job: tuple[int, Candidate]) -> Entry | str:
         """A candidate's entry, or why there is none."""
-        number, candidate = job
-        self.checkpoint = LONE + 100 * number
         try:
-            return self.enter(candidate)
+            return self.enter(job[1])
         except Interrupted:
             raise
         except MMToolError as error:
@@ -161,7 +159,7 @@ class Contest:
             with one_thread():
                 run.heads(parts, networks, None, parts[0])
         else:
-            self._descend(run, parts, [own for _, own in self.parts], networks)
+            self._descend(candidate, run, parts, [own for _, own in self.parts], networks)
         seconds = time.perf_counter() - start
         answers = {column: self._answer(held, [Head(n, column) for n in networks], [p.table.inputs for p in parts])
                    for column, held in self.held.items()}
@@ -175,15 +173,16 @@ class Contest:
                                    self.run.table.answers),
                        lives=[live for live in self.run.lives if live.name in candidate.inputs])
 
-    def _descend(self, run: Run, parts: Sequence[Part], encoders: Sequence[dict[str, Encoder]],
+    def _descend(self, candidate: Candidate, run: Run, parts: Sequence[Part], encoders: Sequence[dict[str, Encoder]],
                  networks: Sequence[Network]) -> None:
         recipe = run.recipe()
         if together.applies(recipe) and not is_ragged(parts[0].table.inputs):
             together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
             return
+        name = encoding.fingerprint(asdict(candidate))[:16]  # of its checkpoints, which no other candidate may go on from
         for number, (part, own, network) in enumerate(zip(parts, encoders, networks, strict=True), 1):
             title = f"{run.settings.fusion}, fold {number} of {len(parts)}"
-            run.train_part(self.checkpoint + number, title, part, own, network, recipe, begun=False)
+            run.train_part(f"{name}-{number}", title, part, own, network, recipe, begun=False)
 
     def _answer(self, held: Held, heads: list[Head], tables: list[dict[str, Tokens]]) -> Answer:
         task = heads[0].task
@@ -202,7 +201,7 @@ class Contest:
             settled.settle(outputs[present], whole.y)
         predictions = [p if there else settled.baseline()
                        for p, there in zip(settled.decode(outputs), present.tolist(), strict=True)]
-        loss = float(whole.loss(task, outputs[present]).mean()) if len(whole) else float("nan")
+        loss = float(whole.loss(task, outputs[present]).mean()) if len(whole) == len(outputs) else None
         return Answer(outputs.numpy(), predictions, loss)
 
     @staticmethod

@@ -166,7 +166,7 @@ class Run:
                 "threads": torch.get_num_threads()}
         return Result(fitted, network, chosen, told, curves)
 
-    def train_part(self, number: int, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
+    def train_part(self, name: int | str, title: str, part: Part, encoders: Mapping[str, Encoder], network: Network,
                recipe: Recipe, *, begun: bool) -> tuple[Graph, Feed, descend.Outcome]:
         names = [live.name for live in self.learning]
         if names and self.device.type == "cpu":
@@ -179,7 +179,7 @@ class Run:
         slim = replace(part, table=_without(part.table, names))
         board: Path | None = self.settings.tensorboard
         with Watcher(title, recipe.epochs, descend.steps_of(len(part.fit), recipe), board) as watcher, self.place.signals():
-            went = descend.train(graph, slim, feed, recipe, self.device, watcher, self.place.keeper(number), self.ids,
+            went = descend.train(graph, slim, feed, recipe, self.device, watcher, self.place.keeper(name), self.ids,
                                  lambda outputs: self._metric(network, part, outputs), begun=begun)
         return graph, feed, went
 

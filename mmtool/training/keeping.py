@@ -78,9 +78,9 @@ class Place:
         shutil.rmtree(self.folder)
         self.release()
 
-    def keeper(self, number: int) -> Keeper:
-        """That of one training of the run."""
-        return Keeper(self.folder / f"part-{number}.safetensors", self.stop)
+    def keeper(self, name: int | str) -> Keeper:
+        """That of one training of the run; no two may have one name."""
+        return Keeper(self.folder / f"part-{name}.safetensors", self.stop)
 
     @contextmanager
     def signals(self) -> Iterator[None]:

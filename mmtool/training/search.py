@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from mmtool import console
-from mmtool.errors import MMToolError
 from mmtool.training.candidates import Candidate
 from mmtool.training.contest import Contest, Entry
+from mmtool.training.solve import one_thread
 
 AMONG = 3
 """So many of the best candidates are searched."""
@@ -29,18 +29,23 @@ def search(match: Contest, best: Sequence[Candidate], trials: int, seed: int) ->
         for _ in range(trials):
             trial = study.ask()
             candidate = _suggested(trial, by_name)
-            try:
-                entry = match.enter(candidate)
-            except MMToolError:
+            with one_thread():
+                entry = match.attempt((trial.number, candidate))
+            if isinstance(entry, str):
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
-                loss = sum(answer.loss for answer in entry.answers.values())
-                study.tell(trial, loss if math.isfinite(loss) else math.inf)
+                study.tell(trial, _loss(entry))
                 found[trial.number] = entry
             advance(1)
     if not found:
         return None
-    return found[min(found, key=lambda n: (sum(a.loss for a in found[n].answers.values()), n))]
+    return found[min(found, key=lambda n: (_loss(found[n]), n))]
+
+
+def _loss(entry: Entry) -> float:
+    """Over all targets; it sees every input, so that it has one of each."""
+    loss = sum(answer.loss for answer in entry.answers.values() if answer.loss is not None)
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _suggested(trial: Any, by_name: dict[str, Candidate]) -> Candidate:

@@ -38,10 +38,10 @@ def compared(match: Contest, column: str, entries: Sequence[Entry], skipped: Seq
             facts: dict[str, Any] = {"kind": "ensemble", "inputs": list(match.names), "fusion": None, "loss": mixed[2]}
         else:
             entry = by_name[name]
-            c = entry.candidate
+            c, loss = entry.candidate, entry.answers[column].loss
             facts = {"kind": c.kind, "inputs": list(c.inputs), "fusion": c.fusion, "hidden": list(c.hidden),
                      **({"settings": dict(c.changes)} if c.changes else {}),
-                     "loss": round(entry.answers[column].loss, 6), "parameters": entry.parameters,
+                     "loss": None if loss is None else round(loss, 6), "parameters": entry.parameters,
                      "train_seconds": entry.train_seconds, "predict_ms_per_row": entry.predict_ms_per_row}
         lines.append({"name": name, **facts, **line})
     return {"metric": task.main_metric, "greater_is_better": task.greater_is_better, "rows": len(truth),

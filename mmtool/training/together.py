@@ -161,7 +161,8 @@ class _Stack:
     def _call(self, inputs: dict[str, tuple[Tensor, Tensor]], answers: dict[str, tuple[Tensor, Tensor, Tensor]] | None,
               some: Sequence[int]) -> Any:
         """The module on the batches of some of the active networks; what it gives, with their number in front."""
-        state: dict[str, Tensor] = {**self.params, **self.buffers}
+        buffers = self.buffers
+        state: dict[str, Tensor] = {**self.params, **buffers}
         if len(self.runs) == 1:
             first = {k: v[0] for k, v in state.items()}
             found = functional_call(self.base, first, (_at(inputs), None if answers is None else _at(answers)))
@@ -169,13 +170,18 @@ class _Stack:
         if len(some) < len(self.active):
             index = torch.tensor(some, device=self.device)
             state = {k: v[index] for k, v in state.items()}
+            buffers = {k: state[k] for k in buffers}
         state |= {k: state[k].transpose(1, 2) for k in self.linear}
 
         def one(params: Mapping[str, Tensor], x: Any, y: Any) -> Any:
             return functional_call(self.base, dict(params), (x, y))
 
         with _plain_attention():
-            return vmap(one, in_dims=(0, 0, None if answers is None else 0), randomness="same")(state, inputs, answers)
+            found = vmap(one, in_dims=(0, 0, None if answers is None else 0), randomness="same")(state, inputs, answers)
+        if buffers is not self.buffers:  # what batch norms gathered
+            for k, v in buffers.items():
+                self.buffers[k][index] = v
+        return found
 
     def go(self) -> list[descend.Outcome]:
         """Every epoch of every network, and its best weights put back into it."""

@@ -5,8 +5,10 @@ Small networks gain nothing from several threads; and a job's bits then do not d
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +22,7 @@ from mmtool.errors import MMToolError
 from mmtool.training.solve import one_thread
 
 MOST = 8
+PR_SET_PDEATHSIG = 1
 Job = TypeVar("Job", bound=tuple[int, Any])
 Result = TypeVar("Result")
 
@@ -42,7 +45,7 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.devic
         return
     global _work
     _work = work
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
     try:
         futures: dict[Future[Any], int] = {pool.submit(_do, job): job[0] for job in jobs}
         waiting = set(futures)
@@ -55,11 +58,17 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.devic
     finally:
         _work = None
         for process in list((pool._processes or {}).values()):
-            process.terminate()
+            process.kill()  # a job may have handlers of its own for what can be handled
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
+    """In a new process, which must not outlive the one that began it: it would keep computing, and hold its locks."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a run ends
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     console.set_quiet(True)
 
