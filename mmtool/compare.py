@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mmtool import opening, report
+from mmtool import console, opening, report
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import Interrupted, UsageError
 from mmtool.settings import Settings
@@ -47,7 +47,11 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
         place = Place(Path(folder) / "compare.safetensors")
         place.begin("compare", {})
         try:
-            run = trainer.prepare(place).run
+            ready = trainer.prepare(place)
+            run = ready.run
+            if opened.features is not None and trainer.learned(ready):
+                console.warn("these features were made by weights that a model learned, perhaps from the same rows: what "
+                             "follows is then wrong, too good or too bad")
             found, _ = comparing.compare(trainer, run, wanted, only_fusions=only_fusions, ensemble=ensemble,
                                          trials=asked.search)
         except Interrupted:  # what it had kept is gone with the folder

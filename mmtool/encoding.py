@@ -75,10 +75,11 @@ def sha256_of(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def source_sha256(encoder: torch.nn.Module) -> str:
-    """SHA-256 of the file that holds the plugin's class: an author who edits it must not be served what is cached."""
+def source_sha256(plugin: torch.nn.Module | type) -> str:
+    """SHA-256 of the file that holds a plugin's class: an author who edits it must not be served what is cached."""
     try:
-        return hashlib.sha256(Path(inspect.getfile(type(encoder))).read_bytes()).hexdigest()
+        cls = plugin if isinstance(plugin, type) else type(plugin)
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
     except (OSError, TypeError):  # made in an interpreter, or frozen
         return ""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from mmtool import plugins, specs
+from mmtool import encoding, plugins, specs
 from mmtool.api import Task
 from mmtool.errors import MMToolError, UsageError
 from mmtool.network import MOST_SUBSETS_OF
@@ -76,6 +76,18 @@ def check(wanted: Sequence[str], tasks: Mapping[str, Task]) -> None:
 def installed() -> list[str]:
     """Every fusion that is installed, by name."""
     return sorted({p.name for p in plugins.found() if p.kind == "fusion"})
+
+
+def sources() -> list[list[str]]:
+    """What tells the fusions that are installed from others: package, name, and SHA-256 of the source."""
+    out = []
+    for plugin in (p for p in plugins.found() if p.kind == "fusion"):
+        try:
+            source = encoding.source_sha256(plugins.load(plugin))
+        except MMToolError:  # takes no part
+            source = ""
+        out.append([plugin.package, plugin.name, source])
+    return out
 
 
 def fusion_of(text: str, tasks: Mapping[str, Task]) -> tuple[Any, dict[str, Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmtool.training.trainer import Trainer
 
 FOLDS = 5
-KIND = "; these rows also chose L2 strengths, epochs and temperatures, so the values are a little too good"
+KIND = "; these rows also chose L2 strengths, epochs, temperatures and searched settings, so the values are a little too good"
 
 
 def folds(trainer: Trainer) -> tuple[list[tuple[list[int], list[int]]], str]:

@@ -94,7 +94,7 @@ class Trainer:
         """What tells fusion and tasks, as they are installed, from others."""
         tasks = [[c, a.name, a.package, encoding.plain_options(a.options), encoding.source_sha256(a.task)]
                  for c, a in self.targets.items()]
-        fusions = [[p.package, p.name] for p in plugins.found() if p.kind == "fusion"] if self.undecided else []
+        fusions = candidates.sources() if self.undecided else []
         return [tasks, self.fusion.name, self.fusion.package, encoding.plain_options(self.fusion_options), fusions]
 
     def _targets(self) -> dict[str, Asked]:
@@ -130,6 +130,12 @@ class Trainer:
         run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, [self.opened.ids[r] for r in self.learning],
                   self.device, self._workers(), place)
         return Prepared(run, upstream, entries, lives)
+
+    def learned(self, ready: Prepared) -> bool:
+        """Were the features made by weights that a model learned?"""
+        features = self.opened.features
+        brought = features is not None and bool(fused.tensors(features, list(ready.entries))[1])
+        return brought or (ready.upstream is not None and fused.learned(ready.upstream))
 
     def go(self, place: Place) -> Model:
         """Everything that takes time."""
