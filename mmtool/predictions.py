@@ -13,7 +13,7 @@ from mmtool import console
 from mmtool.errors import TOO_MANY_BAD, MMToolError
 
 FAILED = 1
-COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "measured", "errors")
+COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "explanation", "measured", "errors")
 
 
 def is_empty(prediction: dict[str, Any]) -> bool:
@@ -33,6 +33,9 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
             name = prediction["id"] if alone else f"{prediction['id']}  {column}"
             show({**found, "id": name, "inputs": prediction["inputs"]}, alone=alone, top=top)
         return
+    if "explanation" in prediction:
+        _explain(prediction, alone=alone, top=top)
+        return
     source = _shares(prediction["contributions"]) if "contributions" in prediction else _measured(prediction)
     probabilities = prediction.get("probabilities", {})
     if not alone or not probabilities:
@@ -48,6 +51,16 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
         mark = "" if given is None else "✓ " if label in given else "  "
         console.out(f"{mark}{console.literal(label):<{width}}  {percent(p):>6}  {'█' * round(24 * p)}".rstrip())
     console.out(f"from {source}")
+
+
+def _explain(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
+    from mmtool.explain.show import lines
+
+    known = "baseline" in prediction["explanation"]  # zero-shot contributions are shown as shares, too
+    show({k: v for k, v in prediction.items() if k != "explanation" and not (known and k == "contributions")},
+         alone=alone, top=top)
+    for line in lines(prediction):
+        console.out(line)
 
 
 def _answer(prediction: Any) -> str:
@@ -142,6 +155,11 @@ def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
     try:
         writer(temporary, predictions)
         temporary.replace(path)
+    except KeyboardInterrupt:  # what cost hours is not thrown away
+        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        temporary.replace(partial)
+        console.warn(f"the predictions so far are in {partial}")
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
