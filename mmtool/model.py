@@ -83,20 +83,27 @@ class Model:
     def predictions(self, inputs: Mapping[str, Tokens],
                     used: Sequence[Sequence[str]] | None = None) -> dict[str, list[dict[str, Any]]]:
         """The same for each target column."""
-        rows = len(next(iter(inputs.values())).mask)
-        seen = dict(inputs)
+        outputs, used = self.outputs(inputs, used)
+        return {column: [{**(p if used[i] else EMPTY), "inputs": list(used[i])}
+                         for i, p in enumerate(task.decode(outputs[column]))] for column, task in self.tasks.items()}
+
+    def outputs(self, inputs: Mapping[str, Tokens],
+                used: Sequence[Sequence[str]] | None = None) -> tuple[dict[str, Tensor], Sequence[Sequence[str]]]:
+        """Each target's outputs `[B, K]`, divided by the temperature of each row's inputs, and those inputs."""
+        seen, used = self._seen(inputs, used)
         with torch.no_grad():
-            if used is None:
-                seen = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
-                used = used_in(seen)
-                if self.upstream is not None:
-                    seen = self.upstream(seen)
-            out = {}
-            for head in self.network.heads():
-                outputs = head(seen).double() / divisors(used, self.inputs, self.header["temperatures"][head.column])
-                out[head.column] = [{**(p if used[i] else EMPTY), "inputs": list(used[i])}
-                                    for i, p in enumerate(head.task.decode(outputs))]
-        return out
+            return {head.column: head(seen).double() / divisors(used, self.inputs, self.header["temperatures"][head.column])
+                    for head in self.network.heads()}, used
+
+    def _seen(self, inputs: Mapping[str, Tokens],
+              used: Sequence[Sequence[str]] | None) -> tuple[dict[str, Tokens], Sequence[Sequence[str]]]:
+        """What the network gets, and the inputs that each row has."""
+        if used is not None:
+            return dict(inputs), used
+        rows = len(next(iter(inputs.values())).mask)
+        seen = {name: inputs[name] if name in inputs else self._missing(name, rows) for name in self.inputs}
+        with torch.no_grad():
+            return seen if self.upstream is None else self.upstream(seen), used_in(seen)
 
     def metrics(self, column: str) -> dict[str, Any]:
         """The table of metrics of one target."""

@@ -13,7 +13,8 @@ from mmtool import console
 from mmtool.errors import TOO_MANY_BAD, MMToolError
 
 FAILED = 1
-COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "explanation", "measured", "errors")
+COLUMNS = ("id", "prediction", "probability", "probabilities", "targets", "inputs", "contributions", "explanation", "measured",
+           "errors")
 
 
 def is_empty(prediction: dict[str, Any]) -> bool:

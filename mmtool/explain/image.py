@@ -59,7 +59,7 @@ def filled(picture: Tensor, fill: Fill) -> Tensor:
         return mean.round().to(torch.uint8).expand_as(picture)
     height, width = picture.shape[1:]
     small = F.adaptive_avg_pool2d(picture.float().unsqueeze(0), (min(4, height), min(4, width)))
-    large = F.interpolate(small, (height, width), mode="bicubic", align_corners=False)[0]
+    large = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
     return large.clamp(0, 255).round().to(torch.uint8)
 
 

@@ -37,8 +37,9 @@ def explain(model: Model, tokens: Mapping[str, Tokens], line: dict[str, Any]) ->
     shares = shapley(line["inputs"], dict(zip(subsets, found, strict=True)))
     for at, (column, e) in enumerate(explained.items()):
         below[column]["contributions"] = {name: round(float(share[at]), DIGITS) for name, share in shares.items()}
-        told = {"of": e.of, "unit": "probability" if e.of is not None else "number"} | \
-            ({} if e.which is None else {"which": e.which})
+        probable = e.of is not None
+        told = {"of": e.of, "unit": "probability" if probable else "number",
+                "within_unit": "log-odds" if probable else "number", **({} if e.which is None else {"which": e.which})}
         below[column]["explanation"] = {**told, "baseline": round(float(found[0, at]), DIGITS),
                                         "value": round(float(found[-1, at]), DIGITS), "within": {}}
     return explained

@@ -12,7 +12,7 @@ from mmtool.api import Tokens
 from mmtool.engine import Engine
 from mmtool.explain import inputs
 from mmtool.explain.overlay import Overlays
-from mmtool.explain.value import variant_rows, values
+from mmtool.explain.value import variant_margins
 from mmtool.explain.within import Within
 from mmtool.extraction.sources import Reading
 from mmtool.manifest.rows import Row
@@ -44,7 +44,7 @@ class Explainer:
         below = line.get("targets", {self.model.columns[0]: line})
         for name in (n for n in line["inputs"] if n in self.within.readings and explained):
             def value(variants: list[Tensor | None], name: str = name) -> Tensor:
-                return values(self.model, variant_rows(tokens, name, self.as_tokens(name, variants)), explained)
+                return variant_margins(self.model, tokens, name, self.as_tokens(name, variants), explained)
 
             titles = [(line["id"], name, column) if len(below) > 1 else (line["id"], name) for column in explained]
             for column, told in zip(explained, self.within.explain(name, row, titles, value), strict=False):

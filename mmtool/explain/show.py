@@ -13,6 +13,8 @@ BAR = 24
 MOST_SHOWN = 5
 LEAST_SHARE = 0.1
 """Of the strongest part's score; what is weaker is not shown."""
+MARKED_SHARE = 0.5
+"""The same of words that are marked in their text."""
 LONGEST_TEXT = 400
 LONGEST_WORD = 40
 
@@ -20,7 +22,7 @@ LONGEST_WORD = 40
 def lines(prediction: Mapping[str, Any]) -> Iterator[str]:
     """The lines for one explained prediction."""
     explanation, contributions = prediction["explanation"], prediction["contributions"]
-    probable = explanation["unit"] != "number"
+    probable = explanation["unit"] == "probability"
     if "baseline" in explanation:
         of = f" {console.literal(explanation['of'])}" if probable else ""
         yield (f"why{of}: {number(explanation['baseline'], probable, signed=False)} without inputs, "
@@ -33,38 +35,38 @@ def lines(prediction: Mapping[str, Any]) -> Iterator[str]:
         bar = ("█" if c >= 0 else "░") * round(BAR * abs(c) / most)
         yield f"  {console.literal(name):<{width}}  {number(c, probable):>7}  {bar}".rstrip()
     for name, within in sorted(explanation["within"].items()):
-        yield from (f"  {console.literal(name)}: {line}" for line in _within(within, probable))
+        yield from (f"  {console.literal(name)}: {line}" for line in _within(within))
 
 
 def number(value: float, probable: bool, *, signed: bool = True) -> str:
     """A probability, or a change of one, to three digits; another number as far as it matters."""
-    text = f"{abs(value):.3f}" if probable else f"{abs(value):.4g}"
+    text = f"{abs(value):.3f}" if probable else f"{abs(value):.3g}"
     return ("−" if value < 0 else "+" if signed else "") + text
 
 
-def _within(found: Mapping[str, Any], probable: bool) -> Iterator[str]:
+def _within(found: Mapping[str, Any]) -> Iterator[str]:
     if "overlay" in found:
         yield f"where, in {console.literal(found['overlay'])}"
     if words := found.get("words"):
-        strong = set(strongest([score for *_, score in words]))
+        strong = set(strongest([score for *_, score in words], MARKED_SHARE))
         if words[-1][1] <= LONGEST_TEXT:
             yield " ".join(_marked(word) if i in strong else console.literal(word) for i, (_, _, word, _) in enumerate(words))
-        yield _listed([(word, score) for _, _, word, score in words], probable)
+        yield _listed([(word, score) for _, _, word, score in words])
     if seconds := found.get("seconds"):
-        yield _listed([(f"{start:.2f}–{end:.2f} s", score) for start, end, score in seconds], probable)
+        yield _listed([(f"{start:.2f}–{end:.2f} s", score) for start, end, score in seconds])
     if columns := found.get("columns"):
-        yield _listed(list(columns.items()), probable)
+        yield _listed(list(columns.items()))
 
 
-def strongest(scores: Sequence[float]) -> list[int]:
+def strongest(scores: Sequence[float], least: float = LEAST_SHARE) -> list[int]:
     """Numbers of the few strongest, the strongest first; none where nothing matters."""
     order = sorted(range(len(scores)), key=lambda i: -abs(scores[i]))[:MOST_SHOWN]
-    return [i for i in order if abs(scores[i]) >= LEAST_SHARE * abs(scores[order[0]]) and scores[i]]
+    return [i for i in order if abs(scores[i]) >= least * abs(scores[order[0]]) and scores[i]]
 
 
-def _listed(scored: Sequence[tuple[str, float]], probable: bool) -> str:
+def _listed(scored: Sequence[tuple[str, float]]) -> str:
     shown = [scored[i] for i in strongest([score for _, score in scored])]
-    return ", ".join(f"{_short(name)} {number(score, probable)}" for name, score in shown) or "nothing in it matters"
+    return ", ".join(f"{_short(name)} {number(score, False)}" for name, score in shown) or "nothing in it matters"
 
 
 def _short(text: str) -> str:

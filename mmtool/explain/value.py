@@ -1,7 +1,8 @@
-"""The number that is explained: of a prediction, and of the same prediction with an input changed or missing."""
+"""The numbers that are explained: of a prediction, and of the same prediction with an input changed or missing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 from mmtool.api import Task, Tokens
 from mmtool.model import Model
 from mmtool.network import take
+
+SMALLEST = 1e-6
+"""Of a probability whose log-odds are taken; what `decode` rounds to."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,24 @@ class Explained:
         """Of one of `Model.predictions`."""
         return self._read(prediction) if prediction["inputs"] else self.baseline
 
+    def margins(self, outputs: Tensor, used: Sequence[Sequence[str]]) -> Tensor:
+        """Outputs `[N, K]` -> the log-odds of `of`, or the number, `[N]`, float64; the baseline's where no input was `used`.
+
+        Log-odds come from the outputs where these prove to be logits: a probability near 1 hides what made it so sure.
+        """
+        found = self.task.decode(outputs)
+        values = torch.tensor([self._read(f) for f in found], dtype=torch.float64)
+        empty = self.baseline
+        if self.of is not None:
+            empty = math.log(max(empty, SMALLEST)) - math.log(max(1 - empty, SMALLEST))
+            logits = [m for m in _log_odds(outputs.double(), self._number()) if m.sigmoid().sub(values).abs().max() < 1e-5]
+            values = logits[0] if logits else values.clamp(SMALLEST, 1 - SMALLEST).logit()
+        return torch.where(torch.tensor([bool(u) for u in used]), values, empty)
+
+    def _number(self) -> int:
+        labels = list(self.task.labels)
+        return labels.index(self.of) if self.of in labels else -1
+
     def _read(self, prediction: Mapping[str, Any]) -> float:
         if self.of is not None:
             return float(prediction["probabilities"].get(self.of, 0.0))
@@ -52,11 +74,27 @@ class Explained:
         return float(answer if self.which is None else answer[self.which])
 
 
+def _log_odds(outputs: Tensor, number: int) -> list[Tensor]:
+    """What they may be, `[N]` each: of one label among others (softmax), and of one by itself (sigmoid)."""
+    if not 0 <= number < outputs.shape[1]:
+        return []
+    others = torch.cat([outputs[:, :number], outputs[:, number + 1 :]], 1)  # [N, K - 1]
+    alone = outputs[:, number]
+    return [alone - others.logsumexp(1), alone] if others.shape[1] else [alone]
+
+
 def values(model: Model, tokens: Mapping[str, Tokens], explained: Mapping[str, Explained]) -> Tensor:
-    """Tokens of N rows -> the values of C targets, `[N, C]`, float64."""
+    """Tokens of N rows -> the probabilities or numbers of C targets, `[N, C]`, float64."""
     found = model.predictions(tokens)
     columns = [[e.value(prediction) for prediction in found[column]] for column, e in explained.items()]
     return torch.tensor(columns, dtype=torch.float64).T
+
+
+def variant_margins(model: Model, tokens: Mapping[str, Tokens], name: str, variants: Tokens,
+                    explained: Mapping[str, Explained]) -> Tensor:
+    """N variants of one input of a row, the others as they are -> the log-odds or numbers of C targets, `[N, C]`."""
+    outputs, used = model.outputs({**take(tokens, [0] * len(variants.mask)), name: variants})
+    return torch.stack([e.margins(outputs[column], used) for column, e in explained.items()], 1)
 
 
 def coalition_rows(tokens: Mapping[str, Tokens], coalitions: Sequence[Sequence[str]]) -> dict[str, Tokens]:
@@ -66,8 +104,3 @@ def coalition_rows(tokens: Mapping[str, Tokens], coalitions: Sequence[Sequence[s
         there = torch.tensor([name in coalition for coalition in coalitions]).unsqueeze(1)  # [N, 1]
         out[name] = Tokens(given.values, given.mask & there)
     return out
-
-
-def variant_rows(tokens: Mapping[str, Tokens], name: str, variants: Tokens) -> dict[str, Tokens]:
-    """One row's tokens, once for each variant of one of its inputs."""
-    return {**take(tokens, [0] * len(variants.mask)), name: variants}

@@ -22,7 +22,8 @@ class Within:
         self.engines, self.overlays = engines, overlays
         self.readings = {r.name: r for r in readings if r.source.modality in variants.MODALITIES}
 
-    def explain(self, name: str, row: Row, titles: Sequence[tuple[str, ...]], value: variants.Value) -> Iterator[dict[str, Any]]:
+    def explain(self, name: str, row: Row, titles: Sequence[tuple[str, ...]],
+                value: variants.Value) -> Iterator[dict[str, Any]]:
         """What is told of one input of a row for each of C targets; `titles` name their pictures, the row's id first.
 
         Nothing, with a warning, of a cell that can be read no more.
