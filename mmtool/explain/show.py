@@ -14,7 +14,7 @@ MOST_SHOWN = 5
 LEAST_SHARE = 0.1
 """Of the strongest part's score; what is weaker is not shown."""
 MARKED_SHARE = 0.5
-"""The same of words that are marked in their text."""
+"""The same of words that are marked in their text, for speaking for the prediction."""
 LONGEST_TEXT = 400
 LONGEST_WORD = 40
 
@@ -48,7 +48,7 @@ def _within(found: Mapping[str, Any]) -> Iterator[str]:
     if "overlay" in found:
         yield f"where, in {console.literal(found['overlay'])}"
     if words := found.get("words"):
-        strong = set(strongest([score for *_, score in words], MARKED_SHARE))
+        strong = set(strongest([max(score, 0.0) for *_, score in words], MARKED_SHARE))
         if words[-1][1] <= LONGEST_TEXT:
             yield " ".join(_marked(word) if i in strong else console.literal(word) for i, (_, _, word, _) in enumerate(words))
         yield _listed([(word, score) for _, _, word, score in words])
