@@ -17,6 +17,8 @@ MARGIN = 2
 """A picture larger than so many times what the encoder asks for is made smaller before it is cut up."""
 LARGEST_PX = 1024
 """The shorter side, where the encoder asks for nothing."""
+LONGEST = 2
+"""The same for the root of height times width: there are pictures of a few pixels by millions."""
 
 Fill = Literal["mean", "blur"]
 
@@ -65,8 +67,8 @@ def filled(picture: Tensor, fill: Fill) -> Tensor:
 
 def _smaller(cell: Tensor, shorter_side_px: int) -> Tensor:
     height, width = cell.shape[1:]
-    if min(height, width) <= shorter_side_px:
+    scale = min(shorter_side_px / min(height, width), LONGEST * shorter_side_px / math.sqrt(height * width))
+    if scale >= 1:
         return cell
-    scale = shorter_side_px / min(height, width)
-    size = (round(height * scale), round(width * scale))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return F.interpolate(cell.unsqueeze(0), size, mode="bilinear", antialias=True)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def parts_of(content: Any, reading: Reading) -> Parts:
     return text.parts(cell) if encoder.modality == "text" else table.parts(cell)
 
 
-def encode(variants: Sequence[Any], reading: Reading, engine: Engine) -> list[Tensor | None]:
+def encode(variants: Iterable[Any], reading: Reading, engine: Engine) -> list[Tensor | None]:
     """Decoded cells -> what the encoder makes of each; None for one that is None, or that cannot be used."""
     prepared = [None if cell is None else _prepared(cell, reading) for cell in variants]
     rows = engine.encode(prepared, keep=reading.keep)
@@ -44,7 +44,7 @@ def encode(variants: Sequence[Any], reading: Reading, engine: Engine) -> list[Te
 def scores(parts: Parts, reading: Reading, engine: Engine, value: Value) -> Tensor:
     """A score for each part, `[C, P]`."""
     def game(kept: Tensor) -> Tensor:
-        return value(encode([parts.keep(row) for row in kept.tolist()], reading, engine))
+        return value(encode((parts.keep(row) for row in kept.tolist()), reading, engine))
 
     return attribute(parts.count, game) if parts.count else torch.zeros(1, 0)
 
