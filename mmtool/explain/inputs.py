@@ -38,8 +38,7 @@ def explain(model: Model, tokens: Mapping[str, Tokens], line: dict[str, Any]) ->
     for at, (column, e) in enumerate(explained.items()):
         below[column]["contributions"] = {name: round(float(share[at]), DIGITS) for name, share in shares.items()}
         probable = e.of is not None
-        told = {"of": e.of, "unit": "probability" if probable else "number",
-                "within_unit": "log-odds" if probable else "number", **({} if e.which is None else {"which": e.which})}
+        told = {"of": e.of, "unit": "probability" if probable else "number", **({} if e.which is None else {"which": e.which})}
         below[column]["explanation"] = {**told, "baseline": round(float(found[0, at]), DIGITS),
                                         "value": round(float(found[-1, at]), DIGITS), "within": {}}
     return explained

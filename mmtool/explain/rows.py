@@ -12,7 +12,7 @@ from mmtool.api import Tokens
 from mmtool.engine import Engine
 from mmtool.explain import inputs
 from mmtool.explain.overlay import Overlays
-from mmtool.explain.value import variant_margins
+from mmtool.explain.value import margins, shown, variant_rows
 from mmtool.explain.within import Within
 from mmtool.extraction.sources import Reading
 from mmtool.manifest.rows import Row
@@ -42,9 +42,13 @@ class Explainer:
     def _row(self, line: dict[str, Any], row: Row, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
         explained = inputs.explain(self.model, tokens, line)
         below = line.get("targets", {self.model.columns[0]: line})
-        for name in (n for n in line["inputs"] if n in self.within.readings and explained):
+        if not explained:
+            return line
+        whole = margins(self.model, tokens, explained)  # [1, C]
+        for name in (n for n in line["inputs"] if n in self.within.readings):
             def value(variants: list[Tensor | None], name: str = name) -> Tensor:
-                return variant_margins(self.model, tokens, name, self.as_tokens(name, variants), explained)
+                rows = variant_rows(tokens, name, self.as_tokens(name, variants))
+                return shown(margins(self.model, rows, explained), whole, explained)
 
             titles = [(line["id"], name, column) if len(below) > 1 else (line["id"], name) for column in explained]
             for column, told in zip(explained, self.within.explain(name, row, titles, value), strict=False):

@@ -35,7 +35,7 @@ def lines(prediction: Mapping[str, Any]) -> Iterator[str]:
         bar = ("█" if c >= 0 else "░") * round(BAR * abs(c) / most)
         yield f"  {console.literal(name):<{width}}  {number(c, probable):>7}  {bar}".rstrip()
     for name, within in sorted(explanation["within"].items()):
-        yield from (f"  {console.literal(name)}: {line}" for line in _within(within))
+        yield from (f"  {console.literal(name)}: {line}" for line in _within(within, probable))
 
 
 def number(value: float, probable: bool, *, signed: bool = True) -> str:
@@ -44,18 +44,18 @@ def number(value: float, probable: bool, *, signed: bool = True) -> str:
     return ("−" if value < 0 else "+" if signed else "") + text
 
 
-def _within(found: Mapping[str, Any]) -> Iterator[str]:
+def _within(found: Mapping[str, Any], probable: bool) -> Iterator[str]:
     if "overlay" in found:
         yield f"where, in {console.literal(found['overlay'])}"
     if words := found.get("words"):
         strong = set(strongest([max(score, 0.0) for *_, score in words], MARKED_SHARE))
         if words[-1][1] <= LONGEST_TEXT:
             yield " ".join(_marked(word) if i in strong else console.literal(word) for i, (_, _, word, _) in enumerate(words))
-        yield _listed([(word, score) for _, _, word, score in words])
+        yield _listed([(word, score) for _, _, word, score in words], probable)
     if seconds := found.get("seconds"):
-        yield _listed([(f"{start:.2f}–{end:.2f} s", score) for start, end, score in seconds])
+        yield _listed([(f"{start:.2f}–{end:.2f} s", score) for start, end, score in seconds], probable)
     if columns := found.get("columns"):
-        yield _listed(list(columns.items()))
+        yield _listed(list(columns.items()), probable)
 
 
 def strongest(scores: Sequence[float], least: float = LEAST_SHARE) -> list[int]:
@@ -64,9 +64,9 @@ def strongest(scores: Sequence[float], least: float = LEAST_SHARE) -> list[int]:
     return [i for i in order if abs(scores[i]) >= least * abs(scores[order[0]]) and scores[i]]
 
 
-def _listed(scored: Sequence[tuple[str, float]]) -> str:
+def _listed(scored: Sequence[tuple[str, float]], probable: bool) -> str:
     shown = [scored[i] for i in strongest([score for _, score in scored])]
-    return ", ".join(f"{_short(name)} {number(score, False)}" for name, score in shown) or "nothing in it matters"
+    return ", ".join(f"{_short(name)} {number(score, probable)}" for name, score in shown) or "nothing in it matters"
 
 
 def _short(text: str) -> str:

@@ -16,6 +16,8 @@ from mmtool.network import take
 
 SMALLEST = 1e-6
 """Of a probability whose log-odds are taken; what `decode` rounds to."""
+SUREST = 4.0
+"""Log-odds of 98 %."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,24 @@ def values(model: Model, tokens: Mapping[str, Tokens], explained: Mapping[str, E
     return torch.tensor(columns, dtype=torch.float64).T
 
 
-def variant_margins(model: Model, tokens: Mapping[str, Tokens], name: str, variants: Tokens,
-                    explained: Mapping[str, Explained]) -> Tensor:
-    """N variants of one input of a row, the others as they are -> the log-odds or numbers of C targets, `[N, C]`."""
-    outputs, used = model.outputs({**take(tokens, [0] * len(variants.mask)), name: variants})
+def margins(model: Model, tokens: Mapping[str, Tokens], explained: Mapping[str, Explained]) -> Tensor:
+    """Tokens of N rows -> the log-odds or numbers of C targets, `[N, C]`, float64."""
+    outputs, used = model.outputs(tokens)
     return torch.stack([e.margins(outputs[column], used) for column, e in explained.items()], 1)
+
+
+def shown(found: Tensor, whole: Tensor, explained: Mapping[str, Explained]) -> Tensor:
+    """Margins of variants `[N, C]` and of the row as it is `[1, C]` -> what parts are scored by: probabilities or numbers.
+
+    Of a prediction surer than `SUREST` in log-odds all log-odds are divided so that it is as sure: else nothing would be seen.
+    """
+    tempered = (found / (whole.abs() / SUREST).clamp(min=1)).sigmoid()
+    return torch.where(torch.tensor([e.of is not None for e in explained.values()]), tempered, found)
+
+
+def variant_rows(tokens: Mapping[str, Tokens], name: str, variants: Tokens) -> dict[str, Tokens]:
+    """One row's tokens, once for each variant of one of its inputs, the others as they are."""
+    return {**take(tokens, [0] * len(variants.mask)), name: variants}
 
 
 def coalition_rows(tokens: Mapping[str, Tokens], coalitions: Sequence[Sequence[str]]) -> dict[str, Tokens]:

@@ -22,8 +22,7 @@ def explained(model: ZeroShot, rows: Iterable[tuple[str, Row]], total: int, top:
     for guess in model.guess(rows, total, workers=workers, caching=caching):
         line, row = as_json(guess, model.labels, top), next(again)[1]
         if guess.probabilities is not None:
-            line["explanation"] = {"of": line["prediction"], "unit": "nats", "within_unit": "nats",
-                                   "within": _within(model, line, row, overlays)}
+            line["explanation"] = {"of": line["prediction"], "unit": "nats", "within": _within(model, line, row, overlays)}
         yield line
 
 

@@ -6,9 +6,9 @@ Two models are trained, on the pictures and texts of stamps, and on the speech o
 input are explained. Deletion takes the parts of one input away, those with the highest score first, the other inputs as they
 are; insertion puts them back into the empty input in the same order (Petsiuk et al., 2018). Each curve's area is that of the
 predicted label's probability, and counts as better than chance where it is below (insertion: above) the mean area of random
-orders. Words are deleted, stretches of sound fall silent. Patches give way to what `image.filled` makes: explanations are
-made with the product's fill, and the curves measured with both kinds, `blur` and `mean`, so that what holds is no artefact of
-one fill. Texts of fewer than 4 words are left out: they have no order to speak of.
+orders. Words are deleted; texts of fewer than 4 words, which have no order to speak of, are left out. Patches are blurred, or
+take the picture's mean colour; stretches of sound are cut out, or made faint. Explanations are made with the first way, the
+product's, and the curves measured with both, to see whether what holds is an artefact of one.
 
 With `compare`, other ways to score parts are measured on the same rows: taking each away alone, putting each back alone, and
 Shapley values from four random orders, which for pictures are as many variants as `attribute` makes.
@@ -37,7 +37,7 @@ from mmtool.errors import CellError
 from mmtool.explain import audio, image, text
 from mmtool.explain.attribute import BATCH, attribute
 from mmtool.explain.parts import Parts
-from mmtool.explain.value import Explained, variant_margins
+from mmtool.explain.value import Explained, margins, shown, variant_rows
 from mmtool.explain.variants import encode
 from mmtool.manifest.open import ids_and_rows, open_manifest
 from mmtool.model import Model, load
@@ -51,7 +51,7 @@ FEWEST_WORDS = 4
 
 
 class Game:
-    """Which parts are kept, bool `[N, P]` -> the log-odds `[N, 1]`; each variant is computed once."""
+    """Which parts are kept, bool `[N, P]` -> what parts are scored by, `[N, 1]`; each variant is computed once."""
 
     def __init__(self, online: Online, tokens: dict[str, Any], name: str, parts: Parts,
                  explained: dict[str, Explained]) -> None:
@@ -60,13 +60,17 @@ class Game:
         self.known: dict[bytes, Tensor] = {}
 
     def __call__(self, kept: Tensor) -> Tensor:
+        return shown(self.margins(kept), margins(self.online.model, self.tokens, self.explained), self.explained)
+
+    def margins(self, kept: Tensor) -> Tensor:
+        """Log-odds, `[N, 1]`."""
         keys = [bytes(row) for row in kept.to(torch.uint8).tolist()]
         new = list(dict.fromkeys(k for k in keys if k not in self.known))
         if new:
             variants = encode([self.parts.keep([bool(b) for b in k]) for k in new], self.reading,
                               self.online.engines[self.name])
-            found = variant_margins(self.online.model, self.tokens, self.name,
-                                    self.online.as_tokens(self.name, variants), self.explained)
+            rows = variant_rows(self.tokens, self.name, self.online.as_tokens(self.name, variants))
+            found = margins(self.online.model, rows, self.explained)
             self.known.update(zip(new, found, strict=True))
         return torch.stack([self.known[k] for k in keys])
 
@@ -78,7 +82,7 @@ class Game:
         for i, n in enumerate(points):
             kept[i, order[:n]] = False
             kept[len(points) + i, order[n:]] = False
-        curve = self(kept)[:, 0].sigmoid().numpy().reshape(2, -1)  # log-odds -> probabilities
+        curve = self.margins(kept)[:, 0].sigmoid().numpy().reshape(2, -1)
         x = np.array(points) / count
         return float(np.trapezoid(curve[0], x)), float(np.trapezoid(curve[1], x))
 
@@ -107,7 +111,7 @@ def kinds(name: str, cell: Any, online: Online) -> dict[str, Parts]:
     if encoder.modality == "image":
         return {fill: image.parts(cell, encoder.image_size_px, fill) for fill in ("blur", "mean")}
     if encoder.modality == "audio":
-        return {"silence": audio.parts(cell, encoder.sample_rate_hz)}
+        return {fill: audio.parts(cell, encoder.sample_rate_hz, fill) for fill in ("cut", "faint")}
     return {"deleted": text.parts(cell)}
 
 

@@ -74,9 +74,10 @@ def test_stretches_of_sound(samples: int, count: int) -> None:
     seconds = parts.describe([0.0] * count)["seconds"]
     assert (seconds[0][0], seconds[-1][1]) == (0, round(samples / 8000, 3))
     left = parts.keep([True] * (count - 1) + [False])
-    assert left[0] == 1
-    assert left[-1] == 0
-    assert int(left.sum()) == pytest.approx(samples * (count - 1) / count, abs=1)
+    assert len(left) == pytest.approx(samples * (count - 1) / count, abs=1)
+    assert parts.keep([False] * count) is None
+    faint = audio.parts(sound, 8000, "faint").keep([True] * (count - 1) + [False])
+    assert (float(faint[0]), float(faint[-1]), len(faint)) == (1, pytest.approx(audio.FAINT), samples)
 
 
 def test_columns_that_have_a_value() -> None:
@@ -95,7 +96,7 @@ def test_scores_of_a_sum_are_its_terms(count: int) -> None:
         return torch.stack([total, -total], 1)  # two targets
 
     scores = attribute(count, game)
-    assert torch.allclose(scores.double(), torch.stack([terms, -terms]), rtol=0.05, atol=2 if count > 7 else 1e-5)
+    assert torch.allclose(scores.double(), torch.stack([terms, -terms]), rtol=0.05, atol=2 if count > 7 else 0.1)
 
 
 def test_overlays_keep_to_their_folder_and_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

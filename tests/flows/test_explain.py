@@ -212,7 +212,7 @@ def test_of_features_only_the_inputs_are_explained_and_of_fused_ones_nothing(mmt
     ran = mmtool("predict", fused, "-m", model, "--explain")
     assert (ran.code, ran.out) == (2, "")
     assert "give --explain the manifest, or the features that were fused" in ran.err
-    ran = mmtool("predict", "--input", "words=zzzzzz mm nm", "--input", "price=9.5", "-m", model, "--explain", "--json")
+    ran = mmtool("predict", "--input", "words=mmmm zzzzzz mnm nmnm", "-m", model, "--explain", "--json")
     found = answer(ran)  # raw cells go through the fusion that the model remembers
     assert sum(found["contributions"].values()) == pytest.approx(found["probability"] - 0.5, abs=1e-6)
     assert max(found["explanation"]["within"]["words"]["words"], key=lambda w: w[3])[2] == "zzzzzz"
