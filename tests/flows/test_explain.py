@@ -198,8 +198,8 @@ def test_json_lines_are_explained_and_the_same_twice(mmtool: Callable, made: Pat
     assert {p.name: p.read_bytes() for p in Path("explained").iterdir()} == before
 
 
-def test_of_features_only_the_inputs_are_explained_and_of_fused_ones_nothing(mmtool: Callable, made: Path,
-                                                                             tmp_path: Path) -> None:
+def test_of_features_only_the_inputs_are_explained_and_of_fused_ones_nothing(mmtool: Callable, made: Path, tmp_path: Path,
+                                                                             row: tuple) -> None:
     features, fused, model = tmp_path / "feats", tmp_path / "fused", tmp_path / "m.safetensors"
     mmtool("extract", made / "data.csv", "-o", features, "-m", made / "m.safetensors")
     ran = mmtool("predict", features, "-m", made / "m.safetensors", "--explain")
@@ -212,10 +212,10 @@ def test_of_features_only_the_inputs_are_explained_and_of_fused_ones_nothing(mmt
     ran = mmtool("predict", fused, "-m", model, "--explain")
     assert (ran.code, ran.out) == (2, "")
     assert "give --explain the manifest, or the features that were fused" in ran.err
-    ran = mmtool("predict", "--input", "words=mmmm zzzzzz mnm nmnm", "-m", model, "--explain", "--json")
+    ran = mmtool("predict", *row, "-m", model, "--explain", "--json")
     found = answer(ran)  # raw cells go through the fusion that the model remembers
     assert sum(found["contributions"].values()) == pytest.approx(found["probability"] - 0.5, abs=1e-6)
-    assert max(found["explanation"]["within"]["words"]["words"], key=lambda w: w[3])[2] == "zzzzzz"
+    assert max(found["explanation"]["within"]["sound"]["seconds"], key=lambda s: s[2])[:2] == [1.25, 1.5]
 
 
 def test_an_input_whose_cells_have_no_parts_is_said_once(mmtool: Callable, tmp_path: Path) -> None:
