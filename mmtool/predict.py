@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
@@ -18,6 +18,9 @@ from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
 from mmtool.zeroshot import ZeroShot, as_json
+
+if TYPE_CHECKING:
+    from mmtool.explain.overlay import Overlays
 
 MODALITIES = ("image", "text", "audio")
 
@@ -41,6 +44,7 @@ class Settings:
     weights: tuple[str, ...] = ()
     coverage: float | None = None
     abstain_below: float | None = None
+    explain: bool = False
 
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:
@@ -168,10 +172,30 @@ def _inputs_of(names: Sequence[str], encoders: Mapping[str, str]) -> list[Input]
     return chosen
 
 
+def _overlays(settings: Settings) -> Overlays | None:
+    """Where explanations put their pictures; None where nothing is to be explained."""
+    if not settings.explain:
+        return None
+    from mmtool.explain.overlay import Overlays
+
+    return Overlays(settings.output)
+
+
+def _answers(model: ZeroShot, rows: Iterable[tuple[str, Row]], total: int, settings: Settings, overlays: Overlays | None, *,
+             workers: int = 0, caching: bool = False) -> Iterator[dict[str, Any]]:
+    if overlays is None:
+        for guess in model.guess(rows, total, workers=workers, caching=caching):
+            yield as_json(guess, model.labels, settings.top)
+    else:
+        from mmtool.explain.zeroshot import explained
+
+        yield from explained(model, rows, total, settings.top, overlays, workers=workers, caching=caching)
+
+
 def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | None) -> int:
     rows = file_rows(arguments, settings.text, settings.cells)
     model = _zero_shot(_inputs_of(list(rows[0][1]), dict(_named_encoders(settings.encode))), labels, Path(), settings)
-    found = [as_json(g, model.labels, settings.top) for g in model.guess(rows, len(rows))]
+    found = list(_answers(model, rows, len(rows), settings, _overlays(settings)))
     return predictions.tell(found, settings.output, as_json=settings.as_json, top=settings.top)
 
 
@@ -188,8 +212,8 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
             console.warn(note)
         console.say("inputs: " + ", ".join(f"{i.name} ({i.encoder})" for i in chosen))
     model = _zero_shot(chosen, labels, manifest.base, settings)
-    guesses = model.guess(ids_and_rows(manifest), about.rows, workers=default_workers(about.rows), caching=True)
-    found = (as_json(g, model.labels, settings.top) for g in guesses)
+    found = _answers(model, ids_and_rows(manifest), about.rows, settings, _overlays(settings),
+                     workers=default_workers(about.rows), caching=True)
     return predictions.stream(console.counted("predict", about.rows, found), settings.output)
 
 
@@ -208,6 +232,7 @@ class _Answers:
         self.encoders = dict(_named_encoders(settings.encode))
         self.model: ZeroShot | None = None
         self.ignored: set[str] = set()
+        self.overlays = _overlays(settings)
 
     def answer(self, number: int, line: bytes) -> dict[str, Any]:
         """The prediction for one line; its `errors` say what is wrong where there is none."""
@@ -220,7 +245,7 @@ class _Answers:
             if not names:
                 raise UsageError(f"stdin, line {number + 1}: no input", 'write {"image": "cat.jpg"}, or name one with -e')
             model = self._model(names)
-            return as_json(next(model.guess([(name, row)], 1)), model.labels, self.settings.top)
+            return next(_answers(model, [(name, row)], 1, self.settings, self.overlays))
         except MMToolError as error:
             return {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
                     "contributions": {}, "errors": {"line": str(error)}}

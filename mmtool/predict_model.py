@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from mmtool import console, doubt, fused, predictions
 from mmtool.api import Tokens
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
+from mmtool.explain.inputs import check as check_explainable
+from mmtool.explain.inputs import explain as explain_inputs
+from mmtool.explain.overlay import Overlays
 from mmtool.extract import default_workers
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import run_blocks
@@ -20,6 +26,7 @@ from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, 
 from mmtool.manifest.rows import Row
 from mmtool.matching import check_features, shared_inputs
 from mmtool.model import Model, load
+from mmtool.network import take
 from mmtool.predict import MODALITIES, Settings, alone, file_rows
 from mmtool.ragged import Ragged
 from mmtool.training.data import inputs_of
@@ -31,18 +38,32 @@ def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings)
         raise UsageError("--labels and -e belong to a prediction without a model", "the model knows its labels and encoders")
     model = load(path)
     doubt.ask(model, settings.coverage, settings.abstain_below)
+    overlays = _overlays(model, settings)
     if "-" in arguments:
         alone(arguments, settings)
-        return predictions.stream(_lines_from_stdin(model, settings), settings.output)
+        return predictions.stream(_lines_from_stdin(model, settings, overlays), settings.output)
     if len(arguments) == 1 and (Path(arguments[0]) / HEADER).is_file():
         alone(arguments, settings)
-        return predictions.stream(_from_features(model, Path(arguments[0])), settings.output)
+        return predictions.stream(_from_features(model, Path(arguments[0]), explain=settings.explain), settings.output)
     if any(is_manifest(a) for a in arguments):
         alone(arguments, settings)
-        return predictions.stream(_from_manifest(model, arguments[0], settings), settings.output)
+        return predictions.stream(_from_manifest(model, arguments[0], settings, overlays), settings.output)
     rows = [(name, place(model, row)) for name, row in file_rows(arguments, settings.text, settings.cells)]
-    found = list(Online(model, list(rows[0][1]), Path(), settings).answer(rows, len(rows)))
+    online = Online(model, list(rows[0][1]), Path(), settings, overlays)
+    with console.progress("explain" if settings.explain else "predict", len(rows)) as advance:
+        found = []
+        for line in online.answer(rows, len(rows)):
+            found.append(line)
+            advance(1)
     return predictions.tell(found, settings.output, as_json=settings.as_json, top=settings.top)
+
+
+def _overlays(model: Model, settings: Settings) -> Overlays | None:
+    """Where explanations put their pictures; None where nothing is to be explained."""
+    if not settings.explain:
+        return None
+    check_explainable(model)
+    return Overlays(settings.output)
 
 
 def place(model: Model, row: Row) -> Row:
@@ -71,7 +92,8 @@ def place(model: Model, row: Row) -> Row:
 class Online:
     """The model's encoders for the inputs that some columns make possible, loaded once."""
 
-    def __init__(self, model: Model, columns: Sequence[str], base: Path, settings: Settings) -> None:
+    def __init__(self, model: Model, columns: Sequence[str], base: Path, settings: Settings,
+                 overlays: Overlays | None = None) -> None:
         entries = model.header["inputs"]
         names = [n for n in model.inputs if set(entries[n]["columns"]) & set(columns)]
         manifest = Manifest("the rows", base, (), lambda: iter(()))
@@ -84,23 +106,33 @@ class Online:
                                      device=self.device)
         size = choose_batch_size("auto", self.device)
         self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size) for r in self.readings}
+        self.explainer = None
+        if overlays is not None:
+            from mmtool.explain.rows import Explainer
+
+            self.explainer = Explainer(model, self.readings, self.engines, self.as_tokens, overlays)
+
+    def as_tokens(self, name: str, rows: Sequence[Tensor | None]) -> Tokens:
+        """What an input's encoder made of some cells, as the model takes it."""
+        width = self.model.header["inputs"][name]["dim"]
+        if self.model.takes == "tokens":
+            return Ragged.of(rows, width)
+        kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in rows]
+        return Tokens.from_rows(kept, width)
 
     def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0,
                caching: bool = False) -> Iterator[dict[str, Any]]:
         """The predictions of `total` rows, in their order."""
         stamp = numerics(self.device, "fp32")
         stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
+        again: Iterator[tuple[str, Row]] = iter(())
+        if self.explainer is not None:
+            rows, again = tee(rows)
         for part, encoded in run_blocks(self.readings, self.engines, rows, total, workers=workers, stamps=stamps):
-            tokens: dict[str, Tokens] = {}
-            for name, result in encoded.items():
-                width = self.model.header["inputs"][name]["dim"]
-                if self.model.takes == "tokens":
-                    tokens[name] = Ragged.of(result.rows, width)
-                    continue
-                kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in result.rows]
-                tokens[name] = Tokens.from_rows(kept, width)
+            tokens = {name: self.as_tokens(name, result.rows) for name, result in encoded.items()}
             statuses = {name: result.statuses for name, result in encoded.items()}
-            yield from lines(self.model, part.ids, tokens, statuses)
+            found = lines(self.model, part.ids, tokens, statuses)
+            yield from found if self.explainer is None else self.explainer.rows(found, again, tokens)
 
 
 def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens], statuses: dict[str, list[str]],
@@ -117,32 +149,41 @@ def lines(model: Model, ids: Sequence[str], tokens: dict[str, Tokens], statuses:
         yield {**line, "errors": bad} if bad else line
 
 
-def _from_features(model: Model, folder: Path) -> Iterator[dict[str, Any]]:
+def _from_features(model: Model, folder: Path, *, explain: bool) -> Iterator[dict[str, Any]]:
     features = Features(folder)
     names = shared_inputs(model, features.inputs, str(folder))
+    if explain and names == ["fused"]:
+        raise UsageError(f"{folder} holds fused features, which do not tell one input's part from another's",
+                         "give --explain the manifest, or the features that were fused")
     check_features(model, features, names)
+    if explain:
+        console.say(f"{folder} holds no cells: only what each input contributes is told; a manifest tells where within it")
     ids = features.rows["id"].to_pylist()
     shown = sorted(features.header["upstream"]["inputs"]) if names == ["fused"] else names
     statuses = {n: features.rows[status_column(n)].to_pylist() for n in shown}
     for start in range(0, len(features), BLOCK_ROWS):
         at = range(start, min(start + BLOCK_ROWS, len(features)))
         used = fused.used_inputs(features, at) if names == ["fused"] else None
-        yield from lines(model, ids[at.start : at.stop], inputs_of(features, names, at, model.takes),
-                         {n: s[at.start : at.stop] for n, s in statuses.items()}, used)
+        tokens = inputs_of(features, names, at, model.takes)
+        found = lines(model, ids[at.start : at.stop], tokens, {n: s[at.start : at.stop] for n, s in statuses.items()}, used)
+        for number, line in enumerate(found):
+            if explain:
+                explain_inputs(model, take(tokens, [number]), line)
+            yield line
 
 
-def _from_manifest(model: Model, name: str, settings: Settings) -> Iterator[dict[str, Any]]:
+def _from_manifest(model: Model, name: str, settings: Settings, overlays: Overlays | None) -> Iterator[dict[str, Any]]:
     manifest = open_aloud(name)
     about = scan(manifest)
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) & set(about.columns)], name)
     columns = [c for n in names for c in entries[n]["columns"]]
-    online = Online(model, columns, manifest.base, settings)
+    online = Online(model, columns, manifest.base, settings, overlays)
     found = online.answer(ids_and_rows(manifest), about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
     yield from console.counted("predict", about.rows, found)
 
 
-def _lines_from_stdin(model: Model, settings: Settings) -> Iterator[dict[str, Any]]:
+def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | None) -> Iterator[dict[str, Any]]:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
     online: dict[tuple[str, ...], Online] = {}
     for number, line in enumerate(sys.stdin.buffer):
@@ -157,7 +198,7 @@ def _lines_from_stdin(model: Model, settings: Settings) -> Iterator[dict[str, An
             if not key:
                 raise UsageError(f"stdin, line {number + 1}: none of the model's inputs ({', '.join(model.inputs)})")
             if key not in online:
-                online[key] = Online(model, key, Path(), settings)
+                online[key] = Online(model, key, Path(), settings, overlays)
             yield from online[key].answer([(name, placed)], 1)
         except MMToolError as error:
             yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],

@@ -14,7 +14,7 @@ from mmtool.errors import TOO_MANY_BAD, MMToolError
 
 FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
-           "contributions", "measured", "unlike", "errors")
+           "contributions", "explanation", "measured", "unlike", "errors")
 UNLIKE = 0.01
 """Inputs are told to be unlike the training data where a smaller share of held-out rows is as far away."""
 
@@ -35,6 +35,9 @@ def show(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
                 console.out(f"{console.literal(column)}:")
             name = prediction["id"] if alone else f"{prediction['id']}  {column}"
             show({**found, "id": name, "inputs": prediction["inputs"]}, alone=alone, top=top)
+        return
+    if "explanation" in prediction:
+        _explain(prediction, alone=alone, top=top)
         return
     source = _shares(prediction["contributions"]) if "contributions" in prediction else _measured(prediction)
     probabilities = prediction.get("probabilities", {})
@@ -75,6 +78,16 @@ def _end(value: float | None, unbounded: str) -> str:
 def unlike(prediction: dict[str, Any]) -> dict[str, float]:
     """The inputs that are unlike the training data, each with its p."""
     return {name: p for name, p in prediction.get("unlike", {}).items() if p < UNLIKE}
+
+
+def _explain(prediction: dict[str, Any], *, alone: bool, top: int) -> None:
+    from mmtool.explain.show import lines
+
+    known = "baseline" in prediction["explanation"]  # zero-shot contributions are shown as shares, too
+    show({k: v for k, v in prediction.items() if k != "explanation" and not (known and k == "contributions")},
+         alone=alone, top=top)
+    for line in lines(prediction):
+        console.out(line)
 
 
 def _answer(prediction: Any) -> str:
@@ -173,6 +186,11 @@ def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
     try:
         writer(temporary, predictions)
         temporary.replace(path)
+    except KeyboardInterrupt:  # what cost hours is not thrown away
+        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        temporary.replace(partial)
+        console.warn(f"the predictions so far are in {partial}")
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

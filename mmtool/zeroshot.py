@@ -133,14 +133,18 @@ class ZeroShot:
                 if status != "missing":
                     errors[reading.name] = status
                 continue
-            v = torch.nn.functional.normalize(row[0].float(), dim=-1)  # [S]
-            scores = self.vectors @ v / reading.built.encoder.space_temperature  # [K]
-            evidence[reading.name] = scores - scores.mean()
+            evidence[reading.name] = self.evidence(reading, row)
         if not evidence:
             return Guess(name, None, {}, errors)
         total = torch.stack(list(evidence.values())).sum(0)  # [K]
         best = int(total.argmax())
         return Guess(name, total.softmax(0), {n: float(e[best]) for n, e in evidence.items()}, errors)
+
+    def evidence(self, reading: Reading, row: Tensor) -> Tensor:
+        """What an encoded cell `[1, S]` says for each label, `[K]`, in nats."""
+        v = torch.nn.functional.normalize(row[0].float(), dim=-1)  # [S]
+        scores: Tensor = self.vectors @ v / reading.built.encoder.space_temperature  # [K]
+        return scores - scores.mean()
 
 
 def as_json(guess: Guess, labels: Sequence[str], top: int) -> dict[str, Any]:
