@@ -44,6 +44,7 @@ lint: install
 bench: install
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/train_stamps.py
+	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python tests/benchmarks/fashion.py "$(MMTOOL_DATA)"
 
 clean:
