@@ -4,12 +4,14 @@
 
 Three inputs (picture, text, French speech), 5 folds. First every fusion that is descended: the folds side by side, one thread,
 against one network after the other by the same code (`loop`), and against `descend.train`, the loop that `train` has, both with
-the threads that torch takes by itself; medians of interleaved runs. Then the whole command, from features that are there: every
-pooled fusion, every single input, every subset and the simple heads; then the fusions that take tokens, each by itself.
+the threads that torch takes by itself; medians of interleaved runs. Then the whole command, from features that are there: these
+fusions, also as a loop; every pooled fusion, every single input, every subset and the simple heads; the fusions that take tokens,
+each by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -26,7 +28,7 @@ from mmtool import console, opening, plugins
 from mmtool.allocator import keep_memory
 from mmtool.cli.main import run
 from mmtool.settings import Settings
-from mmtool.training import comparing, contest, descend, together
+from mmtool.training import comparing, contest, descend, together, workers
 from mmtool.training.candidates import Candidate
 from mmtool.training.graph import Graph
 from mmtool.training.keeping import Place
@@ -112,6 +114,17 @@ def ways(match: contest.Contest, name: str, threads: int) -> tuple[dict[str, flo
     return {k: statistics.median(v) for k, v in took.items()}, float((curves["together"] - curves["descend"]).abs().max())
 
 
+def one_by_one(features: Path, work: Path, names: list[str]) -> float:
+    """Seconds of the command as a loop would have it: one process with all threads, one network after the other."""
+    most, threads, train = workers.MOST, workers.one_thread, together.train
+    workers.MOST, workers.one_thread = 1, contextlib.nullcontext  # type: ignore[assignment]
+    together.train = lambda runs, device: [train([one], device)[0] for one in runs]
+    try:
+        return command(features, work, names, "--only-fusions")[0]
+    finally:
+        workers.MOST, workers.one_thread, together.train = most, threads, train
+
+
 def told(seconds: dict[str, float]) -> str:
     ratios = [seconds[kind] / seconds["together"] for kind in ("loop", "descend")]
     return " ".join(f"{number:9.2f}" for number in (*seconds.values(), *ratios))
@@ -132,15 +145,19 @@ def main() -> None:
         total = dict.fromkeys(("together", "loop", "descend"), 0.0)
         heads = ("together", "loop", "descend", "loop ÷", "descend ÷")
         print(f"{'fusion':12} " + " ".join(f"{head:>9}" for head in heads) + "  largest difference of a loss")
+        descended = []
         for fusion in fusions("pooled"):
             if (measured := ways(match, fusion, threads)) is None:
                 continue
             found, far = measured
+            descended.append(fusion)
             for kind, seconds in found.items():
                 total[kind] += seconds
             print(f"{fusion:12} {told(found)}  {far:.1e}", flush=True)
         print(f"{'sum':12} {told(total)}", flush=True)
         torch.set_num_threads(threads)
+        ours, loop = command(features, work, descended, "--only-fusions")[0], one_by_one(features, work, descended)
+        print(f"compare of these {len(descended)}: {ours:.1f} s, as a loop {loop:.1f} s, ratio {loop / ours:.2f}", flush=True)
         seconds, count = command(features, work, fusions("pooled"))
         print(f"compare, pooled fusions, inputs, subsets, heads: {seconds:.1f} s for {count} candidates x 5 folds", flush=True)
         for fusion in fusions("tokens"):
