@@ -5,8 +5,8 @@
 Three inputs (picture, text, French speech), 5 folds. First every fusion that is descended: the folds side by side, one thread,
 against one network after the other by the same code (`loop`), and against `descend.train`, the loop that `train` has, both with
 the threads that torch takes by itself; medians of interleaved runs. Then the whole command, from features that are there: these
-fusions, also as a loop; every pooled fusion, every single input, every subset and the simple heads; the fusions that take tokens,
-each by itself.
+fusions, also as a loop; every pooled fusion, every single input, every subset and the simple heads; and the fusions that take
+tokens, each by itself.
 """
 
 from __future__ import annotations
