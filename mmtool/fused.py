@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,12 @@ def read(features: Features) -> tuple[Front, dict[str, dict[str, Any]]]:
     return front.eval(), entries
 
 
-def learned(front: Front) -> bool:
-    """Does it hold anything that was learned, so that rows it learned from look other than new ones?"""
-    return front.fusion.needs_fit() or any(True for _ in front.parameters())
+def learned(front: Front | None, brought: Mapping[str, object]) -> bool:
+    """Did weights that a model `brought`, or a front that learned something, make the features?
+
+    The rows that these learned from look other than new ones.
+    """
+    return bool(brought) or (front is not None and (front.fusion.needs_fit() or any(True for _ in front.parameters())))
 
 
 def front_entry(features: Features) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def compare(
     modality_dropout: Annotated[float | None, typer.Option(
         "--modality-dropout", min=0, max=0.99, help="Chance that an input is hidden; 0 where solved, else 0.1.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Extract every token, for the fusions that take tokens.")] = False,
-    max_bad: Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")] = "1%",
+    max_bad: opt.MaxBad = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
     as_json: opt.Json = False, quiet: opt.Quiet = False,

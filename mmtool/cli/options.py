@@ -25,6 +25,7 @@ Weights = Annotated[list[str] | None, typer.Option("--weights", metavar="INPUT=F
                                                    help="A weights file that a model or --like needs again.")]
 AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Let encoders fetch weights from a hub.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
+MaxBad = Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")]
 MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e6, help="Largest picture to decode.")]
 MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, max=1e7, help="Longest sound to decode.")]
 Coverage = Annotated[float | None, typer.Option(

@@ -52,6 +52,12 @@ def rank(task: Task, found: Mapping[str, Predictions], targets: Sequence[str], s
     return out
 
 
+def value(task: Task, predictions: Predictions, targets: Sequence[str]) -> float | None:
+    """The main metric of one predictor; None where it is no number."""
+    found = float(_metric(task, predictions, targets, np.ones((1, len(targets))))[0])
+    return _round(found) if np.isfinite(found) else None
+
+
 def _metric(task: Task, predictions: Predictions, targets: Sequence[str], counts: Any) -> Any:
     return np.asarray(task.metrics(predictions, targets, counts)[task.main_metric], dtype=float)
 

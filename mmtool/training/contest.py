@@ -14,10 +14,10 @@ import torch
 
 from mmtool import console, encoding
 from mmtool.allocator import keep_memory
-from mmtool.api import Encoder, Fusion, Task, Tokens
+from mmtool.api import Encoder, Fusion, Tokens
 from mmtool.errors import Interrupted, MMToolError
 from mmtool.metrics.grouping import Array
-from mmtool.network import Head, Network, only, take
+from mmtool.network import Head, Network, take
 from mmtool.ragged import is_ragged
 from mmtool.settings import Settings
 from mmtool.training import candidates, measure, together, workers
@@ -33,7 +33,6 @@ TIMED = 5
 class Held:
     """The held-out rows of one target that have an input, fold after fold: their numbers, and where each fold's lie."""
 
-    column: str
     parts: list[Data]
     rows: list[int]
 
@@ -116,7 +115,7 @@ class Contest:
             rows += [at[i] for i in there]
         if not rows:
             raise MMToolError(f"no row with a {column} has any input", "leave that target out, or check its rows")
-        return Held(column, parts, rows)
+        return Held(parts, rows)
 
     def go(self, chosen: Sequence[Candidate]) -> tuple[list[Entry], list[dict[str, str]]]:
         """Try them all, each on one thread, as many at once as there are cores; those that fail, with why.
@@ -145,10 +144,9 @@ class Contest:
     def networks(self, candidate: Candidate) -> tuple[Run, list[Part], list[Network]]:
         """A candidate's run, and for each fold its rows and a new network."""
         cls, options = candidates.fusion_of(candidate.fusion, self.run.make_tasks())
-        takes = "tokens" if cls.takes == "tokens" else "pooled"
         run = self._run(candidate, lambda dims: cls(dims, **options))
         parts = [replace(part, table=Table({n: t for n, t in inputs.items() if n in candidate.inputs}, part.table.answers))
-                 for (part, _), inputs in zip(self.parts, self.inputs[takes], strict=True)]
+                 for (part, _), inputs in zip(self.parts, self.inputs[cls.takes], strict=True)]
         return run, parts, [run.prepare(part, own) for part, (_, own) in zip(parts, self.parts, strict=True)]
 
     def enter(self, candidate: Candidate) -> Entry:
@@ -196,11 +194,10 @@ class Contest:
         whole = Data({}, y[present], lengths[present])
         if task.calibrated and len(whole):
             outputs = outputs / measure.temperature(task, outputs[present], [whole])
-        settled: Task = heads[0].task
         if len(whole):
-            settled.settle(outputs[present], whole.y)
-        predictions = [p if there else settled.baseline()
-                       for p, there in zip(settled.decode(outputs), present.tolist(), strict=True)]
+            task.settle(outputs[present], whole.y)
+        predictions = [p if there else task.baseline()
+                       for p, there in zip(task.decode(outputs), present.tolist(), strict=True)]
         loss = float(whole.loss(task, outputs[present]).mean()) if len(whole) == len(outputs) else None
         return Answer(outputs.numpy(), predictions, loss)
 
@@ -212,6 +209,6 @@ class Contest:
             for _ in range(TIMED):
                 start = time.perf_counter()
                 for head in network.heads():
-                    head(only(inputs, network.names))
+                    head(inputs)
                 took.append(time.perf_counter() - start)
         return sorted(took)[TIMED // 2] / max(1, len(part.held))

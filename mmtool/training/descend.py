@@ -111,7 +111,7 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
     """The rest of an epoch; yields the loss after every step of the optimizer, when the state can be kept."""
     graph.train()
     chance = chance_of(recipe.seed, state.epoch, 0)
-    order = torch.tensor(part.fit)[torch.randperm(len(part.fit), generator=chance)]
+    order = shuffled(part.fit, chance)
     batches = _by_length(order, recipe.batch_size, feed.lengths, chance) if graph.live else _split(order, recipe.batch_size)
     prepared = feed.batches([at.tolist() for at in batches[state.step :]], state.epoch) if graph.live else None
     sizes = range(0, len(batches), recipe.accumulate)
@@ -129,7 +129,7 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
             losses = graph.losses(inputs, answers_on(part.table.answers, at, device))
             loss = graph.weigh(losses)
             if recipe.l1:
-                loss = loss + recipe.l1 * torch.stack([p.abs().sum() for p in graph.parameters() if p.ndim > 1]).sum()
+                loss = loss + recipe.l1 * graph.l1()
         value = float(losses.detach().sum())
         if not math.isfinite(value):
             rows = ", ".join(repr(ids[i]) for i in at.tolist()[:5])
@@ -155,13 +155,24 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
 
 def drop_inputs(inputs: dict[str, Tokens], share: float, generator: torch.Generator) -> dict[str, Tokens]:
     """Each input of each row is missing with probability `share`; a row never loses its last one."""
-    if not share or len(inputs) < 2:
-        return inputs
-    names = sorted(inputs)
-    present = torch.stack([inputs[n].present for n in names], 1)  # [B, M]
-    kept = present & (torch.rand(present.shape, generator=generator) >= share).to(present.device)
-    kept = torch.where(kept.any(1, keepdim=True), kept, present)
-    return {n: Tokens(inputs[n].values, inputs[n].mask & kept[:, i : i + 1]) for i, n in enumerate(names)}
+    masks = drop_masks({n: t.mask for n, t in inputs.items()}, share, generator)
+    return {n: Tokens(t.values, masks[n]) for n, t in inputs.items()}
+
+
+def drop_masks(masks: dict[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """The same of masks `[..., B, T_i]`, with one draw for all that stands before B."""
+    if not share or len(masks) < 2:
+        return masks
+    names = sorted(masks)
+    present = torch.stack([masks[n].any(-1) for n in names], -1)  # [..., B, M]
+    kept = present & (torch.rand(present.shape[-2:], generator=generator) >= share).to(present.device)
+    kept = torch.where(kept.any(-1, keepdim=True), kept, present)
+    return {n: masks[n] & kept[..., i : i + 1] for i, n in enumerate(names)}
+
+
+def shuffled(rows: Sequence[int], chance: torch.Generator) -> Tensor:
+    """The rows of an epoch in their order."""
+    return torch.tensor(rows)[torch.randperm(len(rows), generator=chance)]
 
 
 def chance_of(seed: int, epoch: int, step: int) -> torch.Generator:

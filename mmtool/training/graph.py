@@ -55,6 +55,10 @@ class Graph(nn.Module):
             total.append(rows.sum() / found.known.sum().clamp(min=1))
         return torch.stack(total)
 
+    def l1(self) -> Tensor:
+        """Σ|w| over all weights; biases are left free."""
+        return torch.stack([p.abs().sum() for p in self.parameters() if p.ndim > 1]).sum()
+
     def weigh(self, losses: Tensor) -> Tensor:
         """One number to descend: the sum, or Σ exp(-s) L + s / 2 with a learned s = log σ² each (Kendall et al., 2018)."""
         if self.log_variances is None:

@@ -34,7 +34,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
     features, asked, learning = trainer.opened.features, trainer.settings, trainer.learning
     entries, lives, upstream = dict(ready.entries), ready.lives, ready.upstream
     assets, weights = ({}, {}) if features is None else fused.tensors(features, list(entries))
-    brought = list(weights)
+    brought = dict(weights)
     for name in brought:
         entries[name] = {**entries[name], "weights": "brought"}
     for live in lives:
@@ -65,7 +65,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
         "data": {"fingerprint": encoding.fingerprint([entries, source, known]), "train": len(trainer.split.train),
                  "val": len(trainer.split.val), "test": len(trainer.split.test), "calib": len(trainer.split.calib),
                  "split_made": trainer.split.made,
-                 "upstream_learned": bool(brought) or (upstream is not None and fused.learned(upstream))},
+                 "upstream_learned": fused.learned(upstream, brought)},
         "metrics": {**metrics, "measured_on": how}, "curves": fitted.curves, "tied": {},
         "comparison": comparing.timeless(trainer.comparison), "conformal": {}, "reference": {},
         "versions": {library: version(library) for library in LIBRARIES}}

@@ -27,7 +27,6 @@ def compared(match: Contest, column: str, entries: Sequence[Entry], skipped: Seq
     mixed = _ensemble(match, column, whole) if ensemble and len(whole) > 1 else None
     if mixed is not None:
         found[ENSEMBLE] = mixed[0]
-    nothing = ranking.rank(task, {"nothing": [task.baseline()] * len(truth)}, truth, seed)
     lines, told = [], None
     for line in ranking.rank(task, found, truth, seed):
         name = line.pop("name")
@@ -45,7 +44,7 @@ def compared(match: Contest, column: str, entries: Sequence[Entry], skipped: Seq
                      "train_seconds": entry.train_seconds, "predict_ms_per_row": entry.predict_ms_per_row}
         lines.append({"name": name, **facts, **line})
     return {"metric": task.main_metric, "greater_is_better": task.greater_is_better, "rows": len(truth),
-            "folds": len(match.parts), "how": how, "without_inputs": nothing[0]["value"] if nothing else None,
+            "folds": len(match.parts), "how": how, "without_inputs": ranking.value(task, [task.baseline()] * len(truth), truth),
             "candidates": lines, "skipped": [dict(s) for s in skipped], "ensemble": told}
 
 

@@ -101,7 +101,7 @@ class _Loss(nn.Module):
         losses = self.graph.losses(tokens, {column: Answers(*a) for column, a in answers.items()})
         loss = self.graph.weigh(losses)
         if self.l1:
-            loss = loss + self.l1 * torch.stack([p.abs().sum() for p in self.parameters() if p.ndim > 1]).sum()
+            loss = loss + self.l1 * self.graph.l1()
         return loss, losses.sum()
 
 
@@ -191,7 +191,8 @@ class _Stack:
         taken = 0
         with torch.random.fork_rng(devices=[]):
             for epoch in range(1, self.recipe.epochs + 1):
-                orders = {r: self._order(self.runs[r], epoch) for r in self.active}
+                orders = {r: descend.shuffled(self.runs[r].part.fit, descend.chance_of(self.recipe.seed, epoch, 0))
+                          for r in self.active}
                 totals = torch.zeros(len(self.active))
                 for step in range(len(sizes[0])):
                     rows = [torch.split(orders[r], sizes[r])[step] for r in self.active]
@@ -206,10 +207,6 @@ class _Stack:
             run.network.to("cpu").eval()
         return [descend.Outcome(s.best_epoch, s.best, s.curve) for s in states]
 
-    def _order(self, run: One, epoch: int) -> Tensor:
-        chance = descend.chance_of(self.recipe.seed, epoch, 0)
-        return torch.tensor(run.part.fit)[torch.randperm(len(run.part.fit), generator=chance)]
-
     def _step(self, rows: list[Tensor], epoch: int, step: int, factor: float) -> Tensor:
         """One step of the optimizer, for each network on its own rows; the losses `[R]`."""
         told = torch.zeros(len(rows))
@@ -219,7 +216,9 @@ class _Stack:
             chance = descend.chance_of(self.recipe.seed, epoch, step + 1)
             torch.manual_seed(chance.initial_seed())
             batch = torch.stack([rows[at] for at in some])  # [r, B]
-            inputs = self._dropped(self._gather(batch, some), chance)
+            inputs = self._gather(batch, some)
+            masks = descend.drop_masks({n: mask for n, (_, mask) in inputs.items()}, self.recipe.modality_dropout, chance)
+            inputs = {n: (values, masks[n]) for n, (values, _) in inputs.items()}
             loss, losses = self._call(inputs, self._answers(batch, some), some)
             loss.sum().backward()
             told[some] = losses.detach().cpu()
@@ -250,17 +249,6 @@ class _Stack:
         parts = [{n: t.padded() for n, t in take(table.inputs, at).items()} for table, at in zip(tables, rows, strict=True)]
         return {n: (_stacked([p[n].values for p in parts]).to(self.device),
                     _stacked([p[n].mask for p in parts]).to(self.device)) for n in first}
-
-    def _dropped(self, inputs: dict[str, tuple[Tensor, Tensor]], chance: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-        """As `descend.drop_inputs`, with the same draws for every network."""
-        share = self.recipe.modality_dropout
-        if not share or len(inputs) < 2:
-            return inputs
-        names = sorted(inputs)
-        present = torch.stack([inputs[n][1].any(-1) for n in names], -1)  # [R, B, M]
-        kept = present & (torch.rand(present.shape[1:], generator=chance) >= share).to(present.device)
-        kept = torch.where(kept.any(-1, keepdim=True), kept, present)
-        return {n: (inputs[n][0], inputs[n][1] & kept[..., i : i + 1]) for i, n in enumerate(names)}
 
     def _answers(self, rows: Tensor, some: Sequence[int]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         found = {}

@@ -134,8 +134,7 @@ class Trainer:
     def learned(self, ready: Prepared) -> bool:
         """Were the features made by weights that a model learned?"""
         features = self.opened.features
-        brought = features is not None and bool(fused.tensors(features, list(ready.entries))[1])
-        return brought or (ready.upstream is not None and fused.learned(ready.upstream))
+        return fused.learned(ready.upstream, {} if features is None else fused.tensors(features, list(ready.entries))[1])
 
     def go(self, place: Place) -> Model:
         """Everything that takes time."""
