@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from mmtool.errors import CellError, MMToolError, PluginError, UsageError
+from mmtool.errors import ArtefactError, CellError, DataError, MMToolError, PluginError, StorageError, UsageError
 from mmtool.fusion_api import Fusion
 from mmtool.task_api import Task
 from mmtool.tokens import Tokens
 
-__all__ = ["API_VERSION", "CellError", "Encoder", "Fusion", "MMToolError", "PluginError", "Task", "Tokens", "UsageError",
-           "downloads_allowed", "resize_image"]
+__all__ = ["API_VERSION", "ArtefactError", "CellError", "DataError", "Encoder", "Fusion", "MMToolError", "PluginError",
+           "StorageError", "Task", "Tokens", "UsageError", "downloads_allowed", "resize_image"]
 
 API_VERSION = 1
 
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
     def set_assets(self, assets: dict[str, Tensor]) -> None:
         """Take what `assets` gave; called before `load_state_dict`."""
         if assets:
-            raise MMToolError(f"{type(self).__name__} takes no assets, got {sorted(assets)}")
+            raise ArtefactError(f"{type(self).__name__} takes no assets, got {sorted(assets)}")
 
     def prepare(self, cell: Any) -> Tensor:
         """One decoded cell -> `[L, ...]`, on the CPU, from options and assets alone; runs in a reader process.

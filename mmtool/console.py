@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\
 _C1 = re.compile("[\x7f-\x9f]")
 
 quiet = False
+debug = False
 T = TypeVar("T")
 
 
@@ -29,6 +31,13 @@ def set_quiet(value: bool) -> None:
     """Silence `say`, `table` and progress; warnings and errors stay."""
     global quiet
     quiet = value
+
+
+def set_debug(value: bool) -> bool:
+    """Show tracebacks of the user's mistakes, too."""
+    global debug
+    debug = value
+    return value
 
 
 def literal(text: object) -> str:
@@ -60,9 +69,11 @@ def warn(message: str) -> None:
     _to_stderr("warning: " + literal(message))
 
 
-def error(message: str, hint: str = "") -> None:
-    """What is wrong and where, then what to do."""
-    _to_stderr("error: " + literal(message))
+def error(message: str, hint: str = "", *, code: str) -> None:
+    """What is wrong and where, then what to do; with --debug also where in the source it was found."""
+    if debug and sys.exception() is not None:
+        _to_stderr("\n".join(literal(line) for line in traceback.format_exc().splitlines()))
+    _to_stderr(f"error[{code}]: {literal(message)}")
     if hint:
         _to_stderr("  " + literal(hint))
 

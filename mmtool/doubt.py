@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmtool import conformal, console
 from mmtool.api import Task
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import ArtefactError, UsageError
 from mmtool.network import key_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def ask(model: Model, coverage: float | None, abstain_below: float | None) -> No
                          "leave it out; --coverage gives intervals and sets")
     if coverage is not None:
         if not any(model.conformal.values()):
-            raise MMToolError("--coverage needs rows that took no part in training, and this model kept none apart", REMEDY)
+            raise ArtefactError("--coverage needs rows that took no part in training, and this model kept none apart", REMEDY,
+                                code="E_ARTEFACT_MISMATCH")
         _warn(model, coverage)
     model.doubt = Doubt(coverage, abstain_below)
 

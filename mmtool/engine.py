@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmtool.api import Encoder, Tokens
 from mmtool.encoding import pad
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DeviceError, UsageError
 
 Keep = Literal["pooled", "tokens", "space"]
 """What is kept of a cell: one pooled vector, every token, or its vector in the space that the encoder states."""
@@ -32,19 +32,19 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {name!r} is no device", "use auto, cpu, cuda, cuda:N or mps") from error
+        raise DeviceError(f"--device {name!r} is no device", "use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            raise UsageError(f"--device {name}: this machine has no CUDA device that PyTorch can use",
-                             "use --device cpu, or install a driver and a CUDA build of torch")
+            raise DeviceError(f"--device {name}: this machine has no CUDA device that PyTorch can use",
+                              "use --device cpu, or install a driver and a CUDA build of torch")
         if (device.index or 0) >= count:
-            raise UsageError(f"--device {name}: there are {count} CUDA devices, numbered from 0")
+            raise DeviceError(f"--device {name}: there are {count} CUDA devices, numbered from 0")
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise UsageError("--device mps: this machine has no Apple GPU that PyTorch can use", "use --device cpu")
+            raise DeviceError("--device mps: this machine has no Apple GPU that PyTorch can use", "use --device cpu")
     elif device.type != "cpu":
-        raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(f"--device {name!r} is not supported", "use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -134,8 +134,8 @@ class Engine:
         if not ran_out:
             raise error
         if batch == 1:
-            raise MMToolError(f"one cell does not fit into the memory of {self.device}",
-                              "use --device cpu, --precision bf16, or a smaller encoder") from error
+            raise DeviceError(f"one cell does not fit into the memory of {self.device}",
+                              "use --device cpu, --precision bf16, or a smaller encoder", code="E_DEVICE_MEMORY") from error
         self.batch_size = max(1, batch // 2)
         self.halved = True
         if self.device.type == "cuda":

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmtool import console, costs, doubt, fused, info, opening, report, worth
 from mmtool.api import Task, Tokens
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import ArtefactError, DataError, StorageError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.features.format import status_column
 from mmtool.features.reader import Features
@@ -114,12 +114,12 @@ def _columns_as_inputs(manifest: Manifest, columns: list[str]) -> dict[str, dict
 def _score(model: Model, features: Features, names: list[str], settings: Settings) -> report.Scored:
     for column in model.columns:
         if column not in features.header["columns"]:
-            raise MMToolError(f"{features.folder} has no column {column!r}, which the model predicts",
-                              "add it, or use `predict`")
+            raise DataError(f"{features.folder} has no column {column!r}, which the model predicts",
+                            "add it, or use `predict`")
     cells = {c: features.rows[c].to_pylist() for c in model.columns}
     readable = {c: set(targets.readable(task, c, cells[c], some=len(model.columns) == 1)) for c, task in model.tasks.items()}
     if not any(readable.values()):
-        raise MMToolError(f"no row has a target that can be read ({', '.join(model.columns)})", "check the columns")
+        raise DataError(f"no row has a target that can be read ({', '.join(model.columns)})", "check the columns")
     rows, which = _rows(model, features, names, sorted(set[int]().union(*readable.values())), settings.split)
     inputs = training_data.inputs_of(features, names, rows, model.takes)
     used = fused.used_inputs(features, rows) if names == ["fused"] else measure.used_in(inputs)
@@ -128,7 +128,7 @@ def _score(model: Model, features: Features, names: list[str], settings: Setting
     if len(usable) < len(rows):
         notes.append(f"{len(rows) - len(usable)} of {len(rows)} rows have no usable input and are not scored")
     if not usable:
-        raise MMToolError(f"no row of {which} has a usable input", "see errors.jsonl of the features")
+        raise DataError(f"no row of {which} has a usable input", "see errors.jsonl of the features")
     inputs, rows, used = take(inputs, usable), [rows[at] for at in usable], [used[at] for at in usable]
     told = used if names == ["fused"] else None
     predictions = model.predictions(inputs, told)
@@ -192,20 +192,20 @@ def _rows(model: Model, features: Features, names: list[str], rows: list[int], s
     if "split" in features.header["columns"]:
         test = splits.read(features.rows["split"].to_pylist(), rows, need_train=False).test
         if not test:
-            raise MMToolError(f"no row of {features.folder} with a target has split test", "score every row: --split all")
+            raise DataError(f"no row of {features.folder} with a target has split test", "score every row: --split all")
         _warn_of_known(model, features, test)
         return test, "rows with split test"
     columns = opening.hashed_columns(model.header["inputs"], model.columns)
     if absent := [c for c in columns if c not in features.header["columns"]]:
-        raise MMToolError(f"without a column 'split' and without {absent[0]!r}, nothing tells which rows trained the model",
-                          "score every row: --split all")
+        raise DataError(f"without a column 'split' and without {absent[0]!r}, nothing tells which rows trained the model",
+                        "score every row: --split all")
     known = {bytes(h) for h in model.trained.tolist()}
     hashes = opening.row_hashes([features.rows[c].to_pylist() for c in columns], rows).tolist()
     left = [row for row, h in zip(rows, hashes, strict=True) if bytes(h) not in known]
     console.say(f"no column 'split': {len(rows) - len(left)} of {len(rows)} rows trained the model, or equal one that did, "
                 "and are not scored")
     if not left:
-        raise MMToolError("every row trained the model", "its out-of-fold metrics are in `mmtool info MODEL`; or --split all")
+        raise DataError("every row trained the model", "its out-of-fold metrics are in `mmtool info MODEL`; or --split all")
     return left, "rows that did not train the model"
 
 
@@ -240,9 +240,11 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     opened = open_manifest(manifest)
     table = dict(ids_and_rows(opened))
     if unknown := [p["id"] for p in predictions if p["id"] not in table]:
-        raise MMToolError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest")
+        raise ArtefactError(f"{path}: {len(unknown)} ids are not in {manifest}, first {unknown[0]!r}", "give its own manifest",
+                            code="E_ARTEFACT_MISMATCH")
     if twice := [i for i, n in Counter(p["id"] for p in predictions).items() if n > 1]:
-        raise MMToolError(f"{path}: {len(twice)} ids occur more than once, first {twice[0]!r}", "give each row one prediction")
+        raise ArtefactError(f"{path}: {len(twice)} ids occur more than once, first {twice[0]!r}",
+                            "give each row one prediction", code="E_PREDICTIONS")
     columns = list(dict.fromkeys(c for row in table.values() for c in row))
     which, wanted = "rows", set(table)
     if settings.split == "test" and "split" in columns and (tested := {i for i, row in table.items() if opening.is_test(row)}):
@@ -252,7 +254,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     if len(predictions) < given:
         console.say(f"{given - len(predictions)} of {given} predictions are not of {which} and are not scored (--split all)")
     if not predictions:
-        raise MMToolError(f"{path} has no prediction of {which}", "score every row: --split all")
+        raise ArtefactError(f"{path} has no prediction of {which}", "score every row: --split all", code="E_PREDICTIONS")
     column, text = targets.parse(settings.target, columns)
     predictions = [p if "prediction" in p else _of_target(path, p, column) for p in predictions]
     cells = [None if (cell := table[p["id"]].get(column)) is None else str(cell) for p in predictions]
@@ -268,14 +270,15 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
     rows = [r for r in rows if predictions[r]["prediction"] is not None]
     truth = [c for r in rows if (c := cells[r]) is not None]
     if not rows:
-        raise MMToolError(f"{path} holds no prediction that can be scored", "check the ids and --target")
+        raise ArtefactError(f"{path} holds no prediction that can be scored", "check the ids and --target",
+                            code="E_PREDICTIONS")
     asked.task.fit(truth)
     chosen = [predictions[r] for r in rows]
     try:
         found = measure.tables(asked.task, (chosen, truth), {}, settings.seed)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
-        raise MMToolError(f"{path} does not hold predictions of {asked.name} ({error})",
-                          "name the task: --target COLUMN=TASK, or mend the file") from error
+        raise ArtefactError(f"{path} does not hold predictions of {asked.name} ({error})",
+                            "name the task: --target COLUMN=TASK, or mend the file", code="E_PREDICTIONS") from error
     part = report.Part(asked.task, found, [p["id"] for p in chosen], chosen, truth)
     scored = report.Scored({column: part}, len(rows), which, notes, several=False)
     facts = [("predictions", str(path)), ("data", manifest), ("scored", f"{len(rows)} {which}")]
@@ -306,8 +309,8 @@ def _of_target(path: Path, line: dict[str, Any], column: str) -> dict[str, Any]:
     """What a line of several targets says of one."""
     found = line["targets"].get(column)
     if not isinstance(found, dict) or "prediction" not in found:
-        raise MMToolError(f"{path}: the prediction of {line['id']!r} says nothing of {column!r}",
-                          f"name one of {', '.join(line['targets'])}")
+        raise ArtefactError(f"{path}: the prediction of {line['id']!r} says nothing of {column!r}",
+                            f"name one of {', '.join(line['targets'])}", code="E_PREDICTIONS")
     return {**{k: v for k, v in line.items() if k != "targets"}, **found}
 
 
@@ -320,12 +323,14 @@ def _read_predictions(path: Path) -> list[dict[str, Any]]:
                     value = json.loads(line)
                     if not isinstance(value, dict) or "id" not in value or \
                             ("prediction" not in value and not isinstance(value.get("targets"), dict)):
-                        raise MMToolError(f"{path}, line {number}: no object with id and prediction", "one a line is needed")
+                        raise ArtefactError(f"{path}, line {number}: no object with id and prediction", "one a line is needed",
+                                            code="E_PREDICTIONS")
                     out.append({**value, "id": str(value["id"])})
     except FileNotFoundError:
-        raise MMToolError(f"{path} does not exist", "give a model, or a predictions file") from None
+        raise StorageError(f"{path} does not exist", "give a model, or a predictions file", code="E_NOT_FOUND") from None
     except (OSError, ValueError) as error:
-        raise MMToolError(f"{path}, line {len(out) + 1}: not JSON ({error})", "one object a line is needed") from error
+        raise ArtefactError(f"{path}, line {len(out) + 1}: not JSON ({error})", "one object a line is needed",
+                            code="E_PREDICTIONS") from error
     if not out:
-        raise MMToolError(f"{path} holds no prediction", "predict again")
+        raise ArtefactError(f"{path} holds no prediction", "predict again", code="E_PREDICTIONS")
     return out

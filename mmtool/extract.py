@@ -17,7 +17,7 @@ import torch
 from mmtool import cache, console, encoding, inputs
 from mmtool.cache import Cache
 from mmtool.engine import DTYPES, Engine, check_precision, choose_batch_size, choose_device
-from mmtool.errors import TOO_MANY_BAD, Interrupted, MMToolError, UsageError
+from mmtool.errors import TOO_MANY_BAD, DataError, Interrupted, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded
 from mmtool.extraction.folder import Partial
@@ -83,7 +83,8 @@ def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
     manifest = data if isinstance(data, Manifest) else open_aloud(data)
     about = scan(manifest)
     if taken := [c for c in about.columns if c.startswith(status_column(""))]:
-        raise MMToolError(f"{manifest.name} has a column {taken[0]!r}, a name that features keep for themselves", "rename it")
+        raise DataError(f"{manifest.name} has a column {taken[0]!r}, a name that features keep for themselves", "rename it",
+                        code="E_MANIFEST")
     readings = _readings(manifest, about, settings, device)
     partial = Partial(output, pooled=all(r.keep == "pooled" for r in readings))
     run = _Run(manifest, about, settings, device, readings, partial)
@@ -248,4 +249,4 @@ def _report(result: Result, output: Path, seconds: float, settings: Settings) ->
     if result.exit_code:
         goes_on = "the features are written all the same" if settings.kept else "the work goes on, and the exit code will be 3"
         console.error(f"{result.bad_rows} of {result.rows} rows are bad, more than --max-bad {settings.max_bad}",
-                      f"{goes_on}; mend the cells and run again, or raise --max-bad")
+                      f"{goes_on}; mend the cells and run again, or raise --max-bad", code="E_TOO_MANY_BAD")

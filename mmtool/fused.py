@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtool import console, encoding, files, plugins, specs
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import ArtefactError, DataError, UsageError
 from mmtool.extraction.folder import Partial
 from mmtool.features.format import ERRORS, FORMAT, FRONT, HEADER, ROWS, check_target, shard_name, status_column, write_shard
 from mmtool.features.reader import Features
@@ -65,8 +65,9 @@ def _of_name(text: str, features: Features) -> tuple[Front, dict[str, Any]]:
     dims = {n: features.header["inputs"][n]["dim"] for n in features.inputs}
     front = Front(dims, cls(dims, **options))
     if learned := [n for n, _ in front.fusion.named_parameters()]:
-        raise MMToolError(f"fusion {text!r} has weights ({learned[0]}, ...) that only training can give it",
-                          "train a model with it and give that: -m MODEL; or use one without weights, such as concat")
+        raise DataError(f"fusion {text!r} has weights ({learned[0]}, ...) that only training can give it",
+                        "train a model with it and give that: -m MODEL; or use one without weights, such as concat",
+                        code="E_RANDOM_WEIGHTS")
     return front, {"name": plugin.name, "options": options, "package": plugin.package}
 
 
@@ -77,7 +78,8 @@ def _training_rows(features: Features, fusion: str) -> Sequence[int]:
         return range(len(features))
     rows = splits.read(features.rows["split"].to_pylist(), range(len(features)), need_train=False).train
     if not rows:
-        raise MMToolError(f"{features.folder}: no row has split train, and {fusion} learns from those", "mark some as train")
+        raise DataError(f"{features.folder}: no row has split train, and {fusion} learns from those", "mark some as train",
+                        code="E_SPLIT")
     console.say(f"{fusion} learns from the {len(rows)} rows with split train, without labels")
     return rows
 
@@ -87,7 +89,8 @@ def _of_model(path: Path, features: Features) -> tuple[Front, dict[str, Any]]:
     if model.upstream is not None:
         raise UsageError(f"{path} was trained on fused features", "give a model that was trained on inputs")
     if absent := [n for n in model.inputs if n not in features.inputs]:
-        raise MMToolError(f"{features.folder} has no input {absent[0]!r}, which the fusion of {path} takes", "extract it, too")
+        raise ArtefactError(f"{features.folder} has no input {absent[0]!r}, which the fusion of {path} takes",
+                            "extract it, too", code="E_ARTEFACT_MISMATCH")
     if unused := [n for n in features.inputs if n not in model.inputs]:
         console.warn(f"{', '.join(unused)} of {features.folder} is not fused: {path} does not know it")
     check_features(model, features, model.inputs)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import MMToolError
+from mmtool.errors import ArtefactError, StorageError
 from mmtool.features.format import HEADER
 from mmtool.report import COMPARISON, METRICS, where
 
@@ -14,7 +14,7 @@ from mmtool.report import COMPARISON, METRICS, where
 def info(path: Path) -> dict[str, Any]:
     """What the file or folder says of itself, `kind` first. Raises MMToolError for anything that mmtool did not write."""
     if not path.exists():
-        raise MMToolError(f"{path} does not exist", "give a model, a features folder or a report")
+        raise StorageError(f"{path} does not exist", "give a model, a features folder or a report", code="E_NOT_FOUND")
     if (path / HEADER).is_file():
         from mmtool.features.reader import Features
 
@@ -27,7 +27,7 @@ def info(path: Path) -> dict[str, Any]:
         from mmtool.model import read_header
 
         return {"kind": "model", **read_header(path)}
-    raise MMToolError(f"{path} is no model, features folder or report of mmtool", "check the path")
+    raise ArtefactError(f"{path} is no model, features folder or report of mmtool", "check the path", code="E_ARTEFACT_KIND")
 
 
 def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mmtool import console, plugins, specs
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import PluginError, UsageError
 
 
 def listing() -> list[dict[str, Any]]:
@@ -58,12 +58,13 @@ def install(packages: Sequence[str]) -> list[dict[str, Any]]:
     if odd := [p for p in packages if p.startswith("-")]:
         raise UsageError(f"{odd[0]!r} is no package", "give names, folders or wheels; for pip's own options call pip")
     if importlib.util.find_spec("pip") is None:
-        raise MMToolError(f"this Python ({sys.executable}) has no pip",
-                          "add it with `python -m ensurepip`, or install with the tool that made this environment")
+        raise PluginError(f"this Python ({sys.executable}) has no pip",
+                          "add it with `python -m ensurepip`, or install with the tool that made this environment",
+                          code="E_PACKAGE")
     before = set(plugins.found())
     if code := _pip(packages):
-        raise MMToolError(f"pip could not install {', '.join(packages)} (code {code}; its reasons stand above)",
-                          "without a network, name a wheel, or a folder whose build tools are installed")
+        raise PluginError(f"pip could not install {', '.join(packages)} (code {code}; its reasons stand above)",
+                          "without a network, name a wheel, or a folder whose build tools are installed", code="E_PACKAGE")
     importlib.invalidate_caches()
     plugins.found.cache_clear()
     return [_told(p) for p in plugins.found() if p not in before]

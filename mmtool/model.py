@@ -25,7 +25,7 @@ from mmtool import files, plugins, specs
 from mmtool.api import Task, Tokens
 from mmtool.conformal import scores_of
 from mmtool.doubt import Doubt
-from mmtool.errors import MMToolError
+from mmtool.errors import ArtefactError, StorageError
 from mmtool.extraction.sources import Headers
 from mmtool.network import Front, Network, key_of
 from mmtool.reference import Reference, references_of
@@ -175,7 +175,7 @@ class Model:
         try:
             files.write_bytes(path, data)
         except OSError as error:
-            raise MMToolError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
+            raise StorageError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
 
 
 def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -201,27 +201,28 @@ def is_model(path: Path) -> bool:
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a model file, checked. Raises MMToolError for another file, a newer format or a damaged header."""
     if path.is_dir() or (path.exists() and not is_model(path)):
-        raise MMToolError(f"{path} is {'a folder' if path.is_dir() else 'no .safetensors file'}, not a model",
-                          "make a model with `mmtool train`")
+        raise ArtefactError(f"{path} is {'a folder' if path.is_dir() else 'no .safetensors file'}, not a model",
+                            "make a model with `mmtool train`", code="E_ARTEFACT_KIND")
     try:
         with safe_open(path, framework="pt") as f:
             text = (f.metadata() or {}).get("mmtool")
         header = json.loads(text) if text is not None else None
     except FileNotFoundError:
         partial = path.with_name(path.name + ".partial")
-        raise MMToolError(f"{path} does not exist", f"{partial} is unfinished: run its train again" if partial.exists()
-                          else "make one with `mmtool train`") from None
+        raise StorageError(f"{path} does not exist", f"{partial} is unfinished: run its train again" if partial.exists()
+                           else "make one with `mmtool train`", code="E_NOT_FOUND") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise MMToolError(f"{path} cannot be read ({error})", "train again, or copy the file again") from error
+        raise ArtefactError(f"{path} cannot be read ({error})", "train again, or copy the file again") from error
     if not isinstance(header, dict):
-        raise MMToolError(f"{path} is no model of mmtool", "make one with `mmtool train`")
+        raise ArtefactError(f"{path} is no model of mmtool", "make one with `mmtool train`", code="E_ARTEFACT_KIND")
     if header.get("format") != FORMAT:
-        raise MMToolError(f"{path} has format {header.get('format')!r}, this mmtool reads {FORMAT}", "upgrade mmtool")
+        raise ArtefactError(f"{path} has format {header.get('format')!r}, this mmtool reads {FORMAT}", "upgrade mmtool",
+                            code="E_ARTEFACT_VERSION")
     _check(path, header, KEYS, "the header")
     for name, entry in header["inputs"].items():
         _check(path, entry, INPUT_KEYS, f"input {name!r}")
         if not 0 < entry["dim"] <= MOST_DIMS:
-            raise MMToolError(f"{path}: input {name!r} states a width of {entry['dim']}", "train again")
+            raise ArtefactError(f"{path}: input {name!r} states a width of {entry['dim']}", "train again")
     for column, entry in header["tasks"].items():
         _check(path, entry, TASK_KEYS, f"the task of {column!r}")
     return header
@@ -232,7 +233,7 @@ def _check(path: Path, value: Any, keys: Mapping[str, type], what: str) -> None:
         (f"lacks {k!r}" if k not in value else f"has a {k!r} that is no {t.__name__}" for k, t in keys.items()
          if type(value.get(k)) is not t), next((f"has an unknown key {k!r}" for k in sorted(set(value) - set(keys))), ""))
     if wrong:
-        raise MMToolError(f"{path}: {what} {wrong}", "train again with this version of mmtool")
+        raise ArtefactError(f"{path}: {what} {wrong}", "train again with this version of mmtool")
 
 
 def load(path: Path) -> Model:
@@ -260,8 +261,8 @@ def load(path: Path) -> Model:
                      None if upstream is None else upstream.eval(), scores_of(header, tensors),
                      references_of(header, tensors, dims))
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise MMToolError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
-                          "train again, or install the versions that `mmtool info` shows") from error
+        raise ArtefactError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
+                            "train again, or install the versions that `mmtool info` shows") from error
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmtool import cells, console, encoding, inputs
 from mmtool.encoding import Built
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DataError, MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.extract import extract
 from mmtool.features.format import HEADER, status_column
@@ -194,8 +194,8 @@ def _part(chosen: Sequence[Input], settings: Settings) -> tuple[list[Wanted], li
 
 def no_weights(name: str, built: Built) -> MMToolError:
     """What is wrong where such an encoder is to be fine-tuned."""
-    return MMToolError(f"input {name!r}: encoder {built.spec} has no weights that PyTorch could train",
-                       f"leave --finetune {name} out, or take another encoder")
+    return DataError(f"input {name!r}: encoder {built.spec} has no weights that PyTorch could train",
+                     f"leave --finetune {name} out, or take another encoder")
 
 
 def inputs_without(found: Sequence[str], entries: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -221,7 +221,7 @@ def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> 
     manifest = open_aloud(name)
     columns = scan(manifest).columns
     if not set(model.columns) & set(columns):
-        raise MMToolError(f"{name} has no column {model.columns[0]!r}, which the model predicts", "add it, or use `predict`")
+        raise DataError(f"{name} has no column {model.columns[0]!r}, which the model predicts", "add it, or use `predict`")
     entries = model.header["inputs"]
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
     tested = any(is_test(row) for row in manifest.rows())

@@ -58,11 +58,11 @@ def find(name: str, kind: str = "encoder") -> Found:
         return matches[0]
     if matches:
         raise PluginError(f"two {kind} plugins are called {name!r}: " + ", ".join(p.package for p in matches),
-                          "name one of them: " + " or ".join(p.full_name for p in matches))
+                          "name one of them: " + " or ".join(p.full_name for p in matches), code="E_PLUGIN_AMBIGUOUS")
     close = difflib.get_close_matches(name, [p.name for p in of_kind], n=2)
     known = ", ".join(dict.fromkeys(p.name for p in of_kind)) or "none is installed"
     raise PluginError(f"no {kind} plugin is called {name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""),
-                      f"known: {known}; `mmtool plugins install PACKAGE` adds more")
+                      f"known: {known}; `mmtool plugins install PACKAGE` adds more", code="E_PLUGIN_UNKNOWN")
 
 
 def find_any(name: str) -> Found:
@@ -71,12 +71,12 @@ def find_any(name: str) -> Found:
     if len(kinds) > 1:
         raise PluginError(f"{name!r} is the name of {' and of '.join(f'{_article(kind)} {kind}' for kind in kinds)}",
                           "name one of them: " + " or ".join(f"{kind}/{p.full_name if '/' in name else p.name}"
-                                                            for kind, p in kinds.items()))
+                                                            for kind, p in kinds.items()), code="E_PLUGIN_AMBIGUOUS")
     if kinds:
         return find(name, next(iter(kinds)))
     close = difflib.get_close_matches(name, [p.name for p in found()], n=2)
     raise PluginError(f"no plugin is called {name!r}" + (f" (did you mean {' or '.join(close)}?)" if close else ""),
-                      "`mmtool plugins list` shows all; `mmtool plugins install PACKAGE` adds more")
+                      "`mmtool plugins list` shows all; `mmtool plugins install PACKAGE` adds more", code="E_PLUGIN_UNKNOWN")
 
 
 def _article(word: str) -> str:
@@ -95,15 +95,15 @@ def load(plugin: Found) -> type[Any]:
     except BaseException as error:
         cause = f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
         raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} cannot be imported: {cause}",
-                          f"mend or uninstall {plugin.distribution}") from error
+                          f"mend or uninstall {plugin.distribution}", code="E_PLUGIN_IMPORT") from error
     stated = getattr(cls, "api", None)
     if not isinstance(cls, type):
         raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} is no class but a {type(cls).__name__}",
-                          f"upgrade {plugin.distribution}")
+                          f"upgrade {plugin.distribution}", code="E_PLUGIN_API")
     if stated not in ACCEPTED_API:
         fact = f"states api {stated}" if isinstance(stated, int) and stated else "states no api version"
         newer = isinstance(stated, int) and stated > max(ACCEPTED_API)
         remedy = "upgrade mmtool" if newer else f"upgrade {plugin.distribution}"
         raise PluginError(f"{plugin.kind} {plugin.name!r} of {plugin.package} {fact}, "
-                          f"this mmtool takes {' and '.join(map(str, ACCEPTED_API))}", remedy)
+                          f"this mmtool takes {' and '.join(map(str, ACCEPTED_API))}", remedy, code="E_PLUGIN_API")
     return cls

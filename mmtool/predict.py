@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import MMToolError, StorageError, UsageError
 from mmtool.inputs import Input
 from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
 from mmtool.manifest.rows import Blob, Row, to_cell
@@ -133,12 +133,12 @@ def _file_cell(name: str) -> tuple[str, Any]:
     path = Path(name)
     try:
         if not path.exists():
-            raise UsageError(f"{name} does not exist", "mmtool fetches nothing: download it first" if "://" in name
-                             else "check the path; a text goes to --text")
+            raise StorageError(f"{name} does not exist", "mmtool fetches nothing: download it first" if "://" in name
+                               else "check the path; a text goes to --text", code="E_NOT_FOUND")
         with path.open("rb") as f:
             head = f.read(4096)
     except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}", "check its rights") from error
+        raise StorageError(f"{name}: {error.strerror}", "check its rights") from error
     except ValueError as error:  # a NUL in the name
         raise UsageError(f"{name}: {error}") from error
     modality = modality_of_bytes(head)

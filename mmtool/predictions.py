@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtool import console
-from mmtool.errors import TOO_MANY_BAD, MMToolError
+from mmtool.errors import TOO_MANY_BAD, StorageError, UsageError, split_status
 
 FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
@@ -126,7 +126,7 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
         p = unused[0]
         reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
-                      "nothing is left of it to predict from")
+                      "nothing is left of it to predict from", code=split_status(reasons)[0])
         return FAILED if len(unused) == len(found) else TOO_MANY_BAD
     return 0
 
@@ -170,13 +170,13 @@ def check_target(path: Path) -> None:
     """May a file be written there? Raises MMToolError, before any work is done."""
     parent = path.absolute().parent
     if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
-        raise MMToolError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
+        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
     if path.is_dir():
-        raise MMToolError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet")
+        raise StorageError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet", code="E_OUTPUT")
     if not parent.is_dir():
-        raise MMToolError(f"{path}: the folder {parent} does not exist", "make it, or choose another -o")
+        raise StorageError(f"{path}: the folder {parent} does not exist", "make it, or choose another -o", code="E_NOT_FOUND")
     if not os.access(parent, os.W_OK):
-        raise MMToolError(f"{path}: the folder {parent} cannot be written to", "choose another -o")
+        raise StorageError(f"{path}: the folder {parent} cannot be written to", "choose another -o", code="E_PERMISSION")
 
 
 def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:

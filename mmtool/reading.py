@@ -65,7 +65,6 @@ def _read_cell(raw: Raw, job: Job, use_known: bool) -> Outcome:
                 return Outcome("cached", key)
         return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().contiguous().numpy())
     except CellError as error:
-        reason = str(error)  # "ok" and "missing" are what a status says where nothing is wrong
-        return Outcome("bad", reason=f"bad: {reason}" if reason in ("", "ok", "missing") else reason)
+        return Outcome("bad", reason=error.status)
     except MemoryError:
-        return Outcome("bad", reason="too large for the memory")
+        return Outcome("bad", reason="E_CELL_MEMORY: too large for the memory")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmtool import console, files
-from mmtool.errors import MMToolError
+from mmtool.errors import StorageError
 
 if TYPE_CHECKING:
     from mmtool.api import Task
@@ -86,11 +86,13 @@ class About:
 def check_report(folder: Path) -> None:
     """May a report be written there? Raises MMToolError for a file, or a folder that holds anything else."""
     if folder.is_file():
-        raise MMToolError(f"{folder} is a file", "choose another -o")
+        raise StorageError(f"{folder} is a file", "choose another -o", code="E_OUTPUT")
     if not folder.absolute().parent.is_dir():
-        raise MMToolError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o")
+        raise StorageError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o",
+                           code="E_NOT_FOUND")
     if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON}):
-        raise MMToolError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten")
+        raise StorageError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten",
+                           code="E_OUTPUT")
 
 
 def write(folder: Path, scored: Scored, about: About) -> None:

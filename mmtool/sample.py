@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mmtool.errors import MMToolError
+from mmtool.errors import PluginError, StorageError
 
 FOLDER = Path(__file__).parent / "samples/clipart"
 MANIFEST = "data.csv"
@@ -15,7 +15,8 @@ def shipped() -> Path:
     """The manifest of the shipped sample; MMToolError where the installation lacks it."""
     path = FOLDER / MANIFEST
     if not path.is_file():
-        raise MMToolError(f"{path} does not exist: mmtool is not installed as a whole", "install mmtool again")
+        raise PluginError(f"{path} does not exist: mmtool is not installed as a whole", "install mmtool again",
+                          code="E_PACKAGE")
     return path.resolve()
 
 
@@ -30,14 +31,14 @@ def copy(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         held = sorted(path.name for path in folder.iterdir())
     except (FileExistsError, NotADirectoryError):
-        raise MMToolError(f"{folder} is a file", "name another folder") from None
+        raise StorageError(f"{folder} is a file", "name another folder", code="E_OUTPUT") from None
     except OSError as error:
-        raise MMToolError(f"{folder} cannot be used: {error.strerror}", "name another folder") from error
+        raise StorageError(f"{folder} cannot be used: {error.strerror}", "name another folder", code="E_OUTPUT") from error
     if held == sorted(path.name for path in source.iterdir()) and \
             (folder / MANIFEST).read_bytes() == (source / MANIFEST).read_bytes():
         return folder / MANIFEST  # it is there already
     if held:
-        raise MMToolError(f"{folder} is not empty (it holds {held[0]!r})", "name a new folder")
+        raise StorageError(f"{folder} is not empty (it holds {held[0]!r})", "name a new folder", code="E_OUTPUT")
     entries = sorted(source.iterdir(), key=lambda path: path.name == MANIFEST)  # whoever waits for it finds the rest
     try:
         for entry in entries:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmtool import plugins
 from mmtool import scaffold_learning as learning
 from mmtool import scaffold_templates as templates
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import StorageError, UsageError
 
 
 def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | None = None) -> Path:
@@ -33,9 +33,11 @@ def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | Non
     try:
         package.mkdir(parents=True)
     except FileExistsError:
-        raise MMToolError(f"{package} exists already", "choose another name or folder with -o, or remove it") from None
+        raise StorageError(f"{package} exists already", "choose another name or folder with -o, or remove it",
+                           code="E_OUTPUT") from None
     except OSError as error:
-        raise MMToolError(f"{package} cannot be made: {error.strerror}", "choose another folder with -o") from error
+        raise StorageError(f"{package} cannot be made: {error.strerror}", "choose another folder with -o",
+                           code="E_OUTPUT") from error
     module, about, use, care = {
         "encoder": (templates.MODULES.get(modality, templates.OTHER), templates.ABOUT, templates.USE, templates.CARE),
         "fusion": (learning.FUSION, learning.FUSION_ABOUT, learning.FUSION_USE, learning.FUSION_CARE),

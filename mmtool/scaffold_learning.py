@@ -10,7 +10,7 @@ FUSION = '''
 import torch
 from torch import nn
 
-from mmtool.api import Fusion, Tokens
+from mmtool.api import CellError, Fusion, MMToolError, Tokens
 
 
 class @CLASS@(Fusion):

@@ -62,7 +62,7 @@ _IMAGE = '''
 
 import torch
 
-from mmtool.api import Encoder, Tokens
+from mmtool.api import CellError, Encoder, Tokens
 
 ''' + _CLASS.format(more="", about="Colour histogram: how often each level of red, green and blue occurs.") + '''
     def __init__(self, *, bins: int = 16):  # options are keyword-only and annotated: @NAME@:bins=8

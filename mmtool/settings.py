@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import ArtefactError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.extraction.sources import path_option
 from mmtool.features.format import HEADER
@@ -65,7 +65,8 @@ def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights:
     asked = header["asked"]
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(asked) - known - {"allow_random"}):
-        raise MMToolError(f"the model's recipe holds {unknown[0]!r}, which this mmtool does not know", "upgrade mmtool")
+        raise ArtefactError(f"the model's recipe holds {unknown[0]!r}, which this mmtool does not know", "upgrade mmtool",
+                            code="E_ARTEFACT_VERSION")
     changes: dict[str, Any] = {name: tuple(v) if isinstance(v := asked[name], list) else v for name in KEPT if name not in said}
     changes["given"] = {**asked["given"], **settings.given}
     changes["task_options"] = settings.task_options

@@ -10,7 +10,7 @@ import torch
 
 from mmtool import console, encoding, opening, report, settings
 from mmtool.engine import be_deterministic, choose_device
-from mmtool.errors import Interrupted, MMToolError, UsageError
+from mmtool.errors import Interrupted, MMToolError, StorageError, UsageError
 from mmtool.features.format import numerics
 from mmtool.model import FORMAT, Model, is_model
 from mmtool.settings import Settings
@@ -35,9 +35,10 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     if not is_model(output):
         raise UsageError(f"-o {output}: a model's name ends in .safetensors", f"write -o {output}.safetensors")
     if output.is_dir():
-        raise MMToolError(f"{output} is a folder", "-o takes a file; choose another -o")
+        raise StorageError(f"{output} is a folder", "-o takes a file; choose another -o", code="E_OUTPUT")
     if not output.absolute().parent.is_dir():
-        raise MMToolError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o")
+        raise StorageError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o",
+                           code="E_NOT_FOUND")
     data, known = opening.fingerprint(name)
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmtool import console
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DataError, UsageError
 from mmtool.metrics.bootstrap import MOST, WORK, resamples
 from mmtool.metrics.grouping import Array
 from mmtool.network import only
@@ -102,7 +102,7 @@ def _worth(names: Sequence[str], raw: Values, task: Task, metric: str) -> dict[s
     for subset, found in raw.items():
         if not np.isfinite(found[0]):
             what = f"with {'+'.join(subset)} alone" if subset else "for an answer that sees no input"
-            raise MMToolError(f"{metric} means nothing on these rows {what}", "choose another: --metric NAME")
+            raise DataError(f"{metric} means nothing on these rows {what}", "choose another: --metric NAME")
     usable = np.isfinite(np.stack(list(raw.values()))).all(0)
     raw = {subset: found[usable] for subset, found in raw.items()}
     up = task.greater_is_better if metric == task.main_metric else metric not in LESS_IS_BETTER

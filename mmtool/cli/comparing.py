@@ -32,7 +32,7 @@ def compare(
     max_bad: opt.MaxBad = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Rank every fusion, single input and simple head on the same rows, with intervals, times and sizes."""
     opt.prepare(quiet, allow_download)

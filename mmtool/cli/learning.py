@@ -68,7 +68,7 @@ def train(
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Leave random encoders as they are.")] = False,
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Train a model on features or a manifest, and say what it is worth on rows that it has not seen."""
     opt.prepare(quiet, allow_download)
@@ -107,7 +107,7 @@ def fuse(
     fusion: Annotated[str | None, typer.Option(
         "--fusion", "-f", metavar="FUSION", help="Without weights: concat, cca; of equal widths also sum, mean, max.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", metavar="MODEL", help="The learned fusion of a model.")] = None,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Make one input, `fused`, of all inputs of a features folder."""
     opt.prepare(quiet, allow_download=False)
@@ -130,7 +130,7 @@ def evaluate(
     max_bad: opt.MaxBad = "1%",
     device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Score a model, or predictions of any tool, with intervals and baselines."""
     opt.prepare(quiet, allow_download)
@@ -155,7 +155,7 @@ def evaluate(
 
 
 def info(path: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a features folder or a report.")],
-         as_json: opt.Json = False, quiet: opt.Quiet = False) -> None:
+         as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False) -> None:
     """Show what a model, a features folder or a report is, and what it is worth."""
     opt.prepare(quiet, allow_download=False)
     from mmtool import report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from mmtool.cli.comparing import compare
 from mmtool.cli.learning import evaluate, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
-from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError
+from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError, storage_error
 
 if TYPE_CHECKING:
     from mmtool.extraction.sources import Headers
@@ -62,7 +62,7 @@ def extract(
     device: opt.Device = "auto", precision: opt.Precision = "fp32", batch_size: opt.BatchSize = "auto",
     workers: opt.Workers = None, allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
@@ -114,7 +114,7 @@ def predict(
                                           "columns and parts of pictures matter; takes seconds a row.")] = False,
     device: opt.Device = "auto", allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0,
-    seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False,
+    seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Predict for files, texts, features or a whole manifest, with a model or zero-shot."""
     opt.prepare(quiet, allow_download)
@@ -131,24 +131,40 @@ def predict(
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
     try:
-        app(args=arguments)
+        code = app(args=arguments, standalone_mode=False)
     except OutputClosed as e:
         return e.exit_code
     except Interrupted as e:
         console.warn(e.message)
         return e.exit_code
     except MMToolError as e:
-        console.error(e.message, e.hint)
+        console.error(e.message, e.hint, code=e.code)
         return e.exit_code
-    except SystemExit as e:  # typer ends every command so, also after a usage error or an interrupt
-        if e.code == INTERRUPTED:
-            console.warn("interrupted")
-        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except OSError as e:  # a full disk, a missing permission, a device that fails
-        told = f"{e.filename}: {e.strerror}" if e.filename else str(e)
-        console.error(told, "check the path, its rights and the space that is left")
+        told = storage_error(e)
+        console.error(told.message, told.hint, code=told.code)
+        return told.exit_code
+    except MemoryError:
+        console.error("the memory does not suffice", "free some, or lower --batch-size and --workers", code="E_MEMORY")
         return 1
-    return 0
+    except Exception as e:
+        if not hasattr(e, "format_message"):
+            raise
+        return _wrong_use(e)
+    if code == INTERRUPTED:
+        console.warn("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_use(error: Any) -> int:
+    """What typer says of a command line that cannot be parsed; without arguments its help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        path = "mmtool" if context is None else context.command_path
+        console.error(error.format_message(), f"see {path} --help", code=UsageError.code)
+    return UsageError.exit_code
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ Device = Annotated[str, typer.Option("--device", envvar="MMTOOL_DEVICE", metavar
                                      help="Where the encoders run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
+Debug = Annotated[bool, typer.Option("--debug", envvar="MMTOOL_DEBUG", is_eager=True, callback=console.set_debug,
+                                     help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N",
                                              help="Reader processes; 0 reads in this one. Never changes a result.")]

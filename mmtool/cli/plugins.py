@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Find, check, write and install plu
 
 
 @app.command("list")
-def list_(as_json: opt.Json = False) -> None:
+def list_(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
     """List the installed plugins, without importing one."""
     from mmtool.installed import listing
 
@@ -28,7 +28,7 @@ def list_(as_json: opt.Json = False) -> None:
 
 @app.command()
 def info(name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin, or DISTRIBUTION/NAME, or KIND/NAME.")],
-         as_json: opt.Json = False) -> None:
+         as_json: opt.Json = False, debug: opt.Debug = False) -> None:
     """Show what a plugin reads and which options it takes."""
     from mmtool.installed import info
 
@@ -41,7 +41,7 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(
         metavar="[KIND/]NAME[:VARIANT,key=value]", help="Encoders, fusions and tasks; every installed one by default.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Do not load encoders' pretrained weights.")] = False,
-    allow_download: opt.AllowDownload = False, as_json: opt.Json = False, quiet: opt.Quiet = False,
+    allow_download: opt.AllowDownload = False, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Run the contract on plugins; ends with code 1 where a check fails. KIND is encoder, fusion or task."""
     opt.prepare(quiet, allow_download)
@@ -62,7 +62,7 @@ def new(
     modality: Annotated[str | None, typer.Option("--modality", metavar="image|text|audio|table|...", help=(
         "What an encoder reads, by default image; another word gets the file's bytes."), show_default=False)] = None,
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where its folder is made.")] = Path(),
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Write a plugin package that works as it is, to start from."""
     from mmtool.scaffold import write
@@ -75,7 +75,7 @@ def new(
 
 @app.command()
 def install(packages: Annotated[list[str], typer.Argument(metavar="PACKAGE", help="Names, folders or wheels.")],
-            as_json: opt.Json = False) -> None:
+            as_json: opt.Json = False, debug: opt.Debug = False) -> None:
     """Install packages with pip, and say which plugins came with them."""
     from mmtool.installed import install
 

@@ -14,7 +14,7 @@ from mmtool.cli import options as opt
 def sample(
     folder: Annotated[Path | None, typer.Argument(
         metavar="FOLDER", help="Copy the data into this new or empty folder.")] = None,
-    as_json: opt.Json = False, quiet: opt.Quiet = False,
+    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Print the path of a small table of pictures, titles and speech that comes with mmtool.
 

@@ -10,7 +10,7 @@ import sentencepiece
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import CellError, MMToolError
+from mmtool.api import CellError, DataError
 from mmtool.encoders.options import within
 from mmtool.encoders.sentencepiece_fit import learn_pieces, sample, valid
 
@@ -37,7 +37,7 @@ class Pieces:
         """At most `vocab_size` pieces from a sample of the texts, which is returned. Raises MMToolError without text."""
         texts = sample(cells)
         if not texts:
-            raise MMToolError("there is no text to learn pieces from", "give rows with text, or another encoder")
+            raise DataError("there is no text to learn pieces from", "give rows with text, or another encoder")
         model = learn_pieces(texts, self.vocab_size, self.model_type, lowercase=self.lowercase)
         self.take(torch.from_numpy(np.frombuffer(model, np.uint8).copy()))
         return texts
@@ -50,7 +50,7 @@ class Pieces:
     def processor(self) -> sentencepiece.SentencePieceProcessor:
         """The tokenizer, made when first asked for. Raises MMToolError before `learn` or `take`."""
         if self.model is None:
-            raise MMToolError(f"the pieces of {self.name} are not learned yet", "fit it on training texts")
+            raise DataError(f"the pieces of {self.name} are not learned yet", "fit it on training texts")
         if self._processor is None:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model.numpy().tobytes())
         return self._processor

@@ -18,7 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mmtool.api import MMToolError
+from mmtool.api import DataError
 
 MOST_TEXTS = 200_000
 MOST_CHARACTERS = 20_000_000
@@ -72,8 +72,8 @@ def learn_pieces(texts: list[str], vocab_size: int, model_type: str, *, lowercas
             hard_vocab_limit=False, character_coverage=0.9995, max_sentence_length=16 * MOST_OF_ONE,
             num_threads=1, bos_id=-1, eos_id=-1, minloglevel=2)
     except (RuntimeError, OSError) as error:
-        raise MMToolError(f"no pieces can be learned from the {len(texts)} texts: {error}",
-                          "give more text, or another encoder") from error
+        raise DataError(f"no pieces can be learned from the {len(texts)} texts: {error}",
+                        "give more text, or another encoder") from error
     return written.getvalue()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool.api import CellError, Encoder, MMToolError, Tokens, UsageError
+from mmtool.api import CellError, DataError, Encoder, Tokens, UsageError
 from mmtool.encoders.table_columns import Column, Tally, Value, is_missing
 
 
@@ -46,7 +46,7 @@ class Table(Encoder):
             for name, value in cell.items():
                 tallies.setdefault(name, Tally()).add(value)
         if not tallies:
-            raise MMToolError("there is no row to learn the columns from", "give training rows with values")
+            raise DataError("there is no row to learn the columns from", "give training rows with values")
         self._take(tuple(tally.column(name, self.max_categories) for name, tally in tallies.items()))
 
     def _take(self, columns: tuple[Column, ...]) -> None:
@@ -66,7 +66,7 @@ class Table(Encoder):
     def prepare(self, cell: Mapping[str, Value]) -> Tensor:
         """A row -> `[1, dim]`. Raises CellError for a text in a numeric column, and where every value is missing."""
         if not self.columns:
-            raise MMToolError("the columns of the table are not learned yet", "fit it on training rows")
+            raise DataError("the columns of the table are not learned yet", "fit it on training rows")
         if all(is_missing(cell.get(column.name)) for column in self.columns):
             raise CellError("no column has a value")
         return torch.tensor([[x for column in self.columns for x in column.numbers(cell.get(column.name))]])

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import Encoder, MMToolError, Tokens, UsageError, downloads_allowed, resize_image
+from mmtool.api import ArtefactError, Encoder, StorageError, Tokens, UsageError, downloads_allowed, resize_image
 from mmtool.encoders.timm_hub import cached_weights
 from mmtool.encoders.timm_maps import FeatureMap
 from mmtool.encoders.weights import fill, read_state
@@ -71,15 +71,15 @@ class Timm(Encoder):
         elif self.tag:
             overlay = cached_weights(self.cfg)
             if not overlay and not downloads_allowed():
-                raise MMToolError(f"the weights of timm:{self.name} are not on this machine",
-                                  "allow the download with --allow-download, or give weights=FILE")
+                raise StorageError(f"the weights of timm:{self.name} are not on this machine",
+                                   "allow the download with --allow-download, or give weights=FILE", code="E_WEIGHTS_ABSENT")
             try:
                 self.model = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay or None,
                                                num_classes=0, **self.arguments)
             except Exception as error:
                 place = f"in {overlay['file']}" if overlay else "on the hub"
-                raise MMToolError(f"the weights of timm:{self.name} {place} cannot be loaded: {error}",
-                                  "give weights=FILE") from error
+                raise ArtefactError(f"the weights of timm:{self.name} {place} cannot be loaded: {error}",
+                                    "give weights=FILE", code="E_WEIGHTS") from error
 
     def _fill(self, path: Path) -> None:
         state = read_state(path)
@@ -89,8 +89,8 @@ class Timm(Encoder):
             try:
                 state = translate(state, self.model)
             except Exception as error:
-                raise MMToolError(f"weights {path}: they do not fit {self.name} ({type(error).__name__}: {error})",
-                                  "name the model they belong to") from error
+                raise ArtefactError(f"weights {path}: they do not fit {self.name} ({type(error).__name__}: {error})",
+                                    "name the model they belong to", code="E_WEIGHTS") from error
         classifier = self.cfg["classifier"] or ()
         names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         fill(self.model, state, str(path), optional=[f"{n}." for n in names])

@@ -11,7 +11,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from mmtool.api import CellError, Encoder, MMToolError, Tokens, UsageError, downloads_allowed
+from mmtool.api import CellError, Encoder, StorageError, Tokens, UsageError, downloads_allowed
 from mmtool.encoders.weights import fill, read_state
 
 HOME = "https://download.pytorch.org/torchaudio/models/"
@@ -78,14 +78,14 @@ class Torchaudio(Encoder):
 
     def _download(self, url: str, path: Path) -> None:
         if not downloads_allowed():
-            raise MMToolError(f"the weights of torchaudio:{self.pipeline} are not on this machine",
-                              "allow the download with --allow-download, or give weights=FILE")
+            raise StorageError(f"the weights of torchaudio:{self.pipeline} are not on this machine",
+                               "allow the download with --allow-download, or give weights=FILE", code="E_WEIGHTS_ABSENT")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=False)
         except (OSError, RuntimeError) as error:
-            raise MMToolError(f"the weights of torchaudio:{self.pipeline} cannot be fetched from {url}: {error}",
-                              "give weights=FILE") from error
+            raise StorageError(f"the weights of torchaudio:{self.pipeline} cannot be fetched from {url}: {error}",
+                               "give weights=FILE", code="E_WEIGHTS_ABSENT") from error
 
     def prepare(self, cell: Tensor) -> Tensor:
         """float32 `[S]` -> `[S]`, with mean 0 and variance 1 where the network was trained so.

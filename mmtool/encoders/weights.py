@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmtool.api import MMToolError
+from mmtool.api import ArtefactError, StorageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -26,27 +26,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises MMToolError for a file that is absent, damaged, or holds more than weights.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise MMToolError(f"weights {path}: {path.suffix or 'no suffix'} is no known kind of weights",
-                          f"give a file that ends in {', '.join(SUFFIXES)}")
+        raise ArtefactError(f"weights {path}: {path.suffix or 'no suffix'} is no known kind of weights",
+                            f"give a file that ends in {', '.join(SUFFIXES)}", code="E_WEIGHTS")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of unusual pickles: they are read, or refused below
             content = load_file(path) if path.suffix.lower() == ".safetensors" else \
                 torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise MMToolError(f"weights {path}: there is no such file") from None
+        raise StorageError(f"weights {path}: there is no such file", code="E_NOT_FOUND") from None
     except pickle.UnpicklingError as error:
-        raise MMToolError(f"weights {path}: refused, for it holds other Python objects than tensors",
-                          "save its state_dict alone, best as .safetensors") from error
+        raise ArtefactError(f"weights {path}: refused, for it holds other Python objects than tensors",
+                            "save its state_dict alone, best as .safetensors", code="E_WEIGHTS") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise MMToolError(f"weights {path}: cannot be read: {str(error).splitlines()[0] if str(error) else 'cut off'}",
-                          "fetch or save it again") from error
+        raise ArtefactError(f"weights {path}: cannot be read: {str(error).splitlines()[0] if str(error) else 'cut off'}",
+                            "fetch or save it again", code="E_WEIGHTS") from error
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise MMToolError(f"weights {path}: it holds no names with tensors", "save the network's state_dict")
+        raise ArtefactError(f"weights {path}: it holds no names with tensors", "save the network's state_dict",
+                            code="E_WEIGHTS")
     state = {str(name): tensor for name, tensor in content.items()}
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in state):
@@ -65,12 +66,13 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, *, option
     wrong = [f"{n} {list(t.shape)} instead of {list(own[n].shape)}"
              for n, t in state.items() if n in own and t.shape != own[n].shape]
     if wrong:
-        raise MMToolError(f"weights {source}: shapes of another network: {_few(wrong)}", "name the model they belong to")
+        raise ArtefactError(f"weights {source}: shapes of another network: {_few(wrong)}", "name the model they belong to",
+                            code="E_WEIGHTS")
     # load_state_dict is asked rather than the names compared: it knows the names that older versions of torch wrote
     result = network.load_state_dict(state, strict=False)
     for fact, names in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
         if names := [n for n in names if not n.startswith(prefixes)]:
-            raise MMToolError(f"weights {source}: {fact} {_few(names)}", "name the model they belong to")
+            raise ArtefactError(f"weights {source}: {fact} {_few(names)}", "name the model they belong to", code="E_WEIGHTS")
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:

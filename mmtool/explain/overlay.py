@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmtool import files
-from mmtool.errors import MMToolError
+from mmtool.errors import StorageError
 from mmtool.inputs import slug
 
 LARGEST_PX = 1024
@@ -32,8 +32,8 @@ class Overlays:
         self.folder = Path(FOLDER) if output is None else output.with_name(f"{output.stem}-{FOLDER}")
         self.names: set[str] = set()
         if self.folder.exists() and not self.folder.is_dir():
-            raise MMToolError(f"{self.folder} is a file, and --explain writes pictures into a folder of that name",
-                              "move it, or choose another -o")
+            raise StorageError(f"{self.folder} is a file, and --explain writes pictures into a folder of that name",
+                               "move it, or choose another -o", code="E_OUTPUT")
 
     def write(self, row: str, what: Sequence[str], png: bytes) -> str:
         """Write one, named by the row's id and `what` it shows, in safe characters; returns its path."""
@@ -45,8 +45,8 @@ class Overlays:
             self.folder.mkdir(exist_ok=True)
             files.write_bytes(self.folder / name, png)
         except OSError as error:
-            raise MMToolError(f"{self.folder / name} cannot be written: {error.strerror}",
-                              "choose another -o, or go to another folder") from error
+            raise StorageError(f"{self.folder / name} cannot be written: {error.strerror}",
+                               "choose another -o, or go to another folder") from error
         return str(self.folder / name)
 
 

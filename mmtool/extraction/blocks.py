@@ -15,7 +15,7 @@ from torch import Tensor
 from mmtool import cache, cells
 from mmtool.cache import Cache
 from mmtool.engine import Engine
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.features.part import Part
@@ -62,7 +62,7 @@ class BlockLoop:
                 for _ in range(0, size, TASK_CELLS):
                     got += next(outcomes, [])
                 if len(got) != size:
-                    raise MMToolError("the manifest changed while it was read", "run the same command again")
+                    raise DataError("the manifest changed while it was read", "run the same command again", code="E_MANIFEST")
                 encoded[reading.name] = self._encode(reading, blocks[0], got)
             ids_rows = blocks.popleft()
             part = Part([text_of(i) or "" for i, _ in ids_rows], [{k: text_of(v) for k, v in r.items()} for _, r in ids_rows],

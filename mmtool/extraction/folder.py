@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mmtool import console, files
-from mmtool.errors import MMToolError
+from mmtool.errors import LockedError, StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
 from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
@@ -56,7 +56,8 @@ class Partial:
             self._put_in_place()  # killed when all was there
         if self.folder.exists():
             if not (self.folder / PROGRESS).exists() and any(self.folder.iterdir()):
-                raise MMToolError(f"{self.folder} is in the way and is no unfinished features folder", "move it away")
+                raise StorageError(f"{self.folder} is in the way and is no unfinished features folder", "move it away",
+                                   code="E_OUTPUT")
             shutil.rmtree(self.folder)
         (self.folder / PARTS).mkdir(parents=True)
         self._take()
@@ -66,7 +67,7 @@ class Partial:
     def _take(self) -> None:
         """Keep other runs out, until this process ends or the folder is in its place."""
         self.release()
-        refusal = MMToolError(f"another run is writing {self.target}", "wait for it, or choose another -o")
+        refusal = LockedError(f"another run is writing {self.target}", "wait for it, or choose another -o")
         self._lock = files.lock(self.folder, refusal)
 
     @property

@@ -17,7 +17,7 @@ from mmtool.api import Encoder
 from mmtool.cells import Source
 from mmtool.encoding import Built
 from mmtool.engine import Keep
-from mmtool.errors import CellError, MMToolError, UsageError
+from mmtool.errors import ArtefactError, CellError, DataError, UsageError
 from mmtool.features.reader import Features
 from mmtool.inputs import Input, modality_of_column
 from mmtool.manifest.archives import SPLITS
@@ -87,8 +87,9 @@ def finish(item: Input, built: Built, manifest: Manifest, *, keep: Keep, limits:
     if state:
         load_state(item.name, encoder, state)
     if not encoder.pretrained and not allow_random:
-        raise MMToolError(f"input {item.name!r}: encoder {built.spec} has random weights, its features mean nothing",
-                          "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random")
+        raise DataError(f"input {item.name!r}: encoder {built.spec} has random weights, its features mean nothing",
+                        "give it weights (`mmtool plugins info " + built.name + "`), or say --allow-random",
+                        code="E_RANDOM_WEIGHTS")
     preparer = encoder if device.type == "cpu" else copy.deepcopy(encoder)
     return Reading(item, built, source, keep, encoding.identity(built, plain), fitted, preparer, plain)
 
@@ -98,8 +99,8 @@ def load_state(name: str, encoder: Encoder, state: dict[str, Tensor]) -> None:
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:
-        raise MMToolError(f"input {name!r}: the weights do not fit the encoder ({str(error)[:300]})",
-                          "install the version that `mmtool info` shows") from error
+        raise ArtefactError(f"input {name!r}: the weights do not fit the encoder ({str(error)[:300]})",
+                            "install the version that `mmtool info` shows", code="E_WEIGHTS") from error
 
 
 def _refuse_other_media(item: Input, built: Built, manifest: Manifest) -> None:
@@ -116,9 +117,9 @@ def _refuse_other_media(item: Input, built: Built, manifest: Manifest) -> None:
 def training_cells(item: Input, manifest: Manifest, source: Source, built: Built) -> Iterator[Any]:
     """The decoded cells of the rows whose split is train, unusable ones left out, in the manifest's order."""
     if not any(row.get("split") is not None for row in manifest.rows()):
-        raise MMToolError(f"input {item.name!r}: encoder {built.name!r} learns from training rows, "
-                          f"but {manifest.name} has no column 'split'",
-                          "add one that holds train, val and test, so that nothing is learned from test rows")
+        raise DataError(f"input {item.name!r}: encoder {built.name!r} learns from training rows, "
+                        f"but {manifest.name} has no column 'split'",
+                        "add one that holds train, val and test, so that nothing is learned from test rows")
 
     def decoded() -> Iterator[Any]:
         for row in manifest.rows():
@@ -163,7 +164,7 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
     for name in sorted(headers.inputs):
         header = headers.inputs[name]
         if missing := [c for c in header["columns"] if c not in columns]:
-            raise MMToolError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {headers.origin} reads")
+            raise DataError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {headers.origin} reads")
         plugin = plugins.find(header["identity"]["name"])
         cls = plugins.load(plugin)
         state = headers.states.get(name) or None
@@ -171,7 +172,8 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
                    for k, v in header["options"].items()}
         unknown = sorted(set(options) - set(specs.signature(cls)))
         if unknown:
-            raise MMToolError(f"input {name!r} of {headers.origin}: {plugin.package} knows no option {unknown[0]!r}")
+            raise ArtefactError(f"input {name!r} of {headers.origin}: {plugin.package} knows no option {unknown[0]!r}",
+                                code="E_ARTEFACT_MISMATCH")
         built = encoding.from_options(plugin, cls, options, seed=seed, load=state is None)
         reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
                          keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
@@ -179,9 +181,10 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
                          plain=header["options"] if state else None)
         if reading.identity != header["identity"]:
             differ = [k for k in reading.identity if reading.identity[k] != header["identity"].get(k)]
-            raise MMToolError(f"input {name!r}: {headers.origin} was made by {header['package']}, encoder {header['encoder']}; "
-                              f"{plugin.package}, encoder {built.spec}, differs in {', '.join(differ)}",
-                              "install the version that made it, or extract both again")
+            raise ArtefactError(
+                f"input {name!r}: {headers.origin} was made by {header['package']}, encoder {header['encoder']}; "
+                f"{plugin.package}, encoder {built.spec}, differs in {', '.join(differ)}",
+                "install the version that made it, or extract both again", code="E_ARTEFACT_MISMATCH")
         readings.append(reading)
     return readings
 
@@ -192,8 +195,8 @@ def path_option(stored: dict[str, str], name: str, weights: Mapping[str, Path]) 
         raise UsageError(f"input {name!r} needs the file {stored['file']!r}", f"give it: --weights {name}=FILE")
     given = encoding.plain_options({"": weights[name]})[""]
     if given["sha256"] != stored["sha256"]:
-        raise MMToolError(f"{weights[name]} is not the {stored['file']!r} that input {name!r} was made with",
-                          f"its SHA-256 must be {stored['sha256']}")
+        raise ArtefactError(f"{weights[name]} is not the {stored['file']!r} that input {name!r} was made with",
+                            f"its SHA-256 must be {stored['sha256']}", code="E_ARTEFACT_MISMATCH")
     return weights[name]
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mmtool import files
-from mmtool.errors import MMToolError
+from mmtool.errors import StorageError
 
 FORMAT = 1
 BLOCK_ROWS = 256
@@ -57,15 +57,17 @@ def check_target(folder: Path) -> None:
     if not folder.exists():
         parent = folder.absolute().parent
         if not parent.is_dir():
-            raise MMToolError(f"{folder}: the folder {parent} does not exist", "make it, or choose another -o")
+            raise StorageError(f"{folder}: the folder {parent} does not exist", "make it, or choose another -o",
+                               code="E_NOT_FOUND")
         return
     if not folder.is_dir():
-        raise MMToolError(f"{folder} is a file", "choose another -o")
+        raise StorageError(f"{folder} is a file", "choose another -o", code="E_OUTPUT")
     if folder.resolve() == Path.cwd() or folder.is_mount():
-        raise MMToolError(f"{folder} cannot be replaced as a whole", f"choose a folder inside it: -o {folder / 'feats'}")
+        raise StorageError(f"{folder} cannot be replaced as a whole", f"choose a folder inside it: -o {folder / 'feats'}",
+                           code="E_OUTPUT")
     if foreign := sorted(p.name for p in folder.iterdir() if p.name not in _own_names(folder)):
-        raise MMToolError(f"{folder} holds {foreign[0]!r}, which is no part of features",
-                          "choose another -o; nothing was overwritten")
+        raise StorageError(f"{folder} holds {foreign[0]!r}, which is no part of features",
+                           "choose another -o; nothing was overwritten", code="E_OUTPUT")
 
 
 def _own_names(folder: Path) -> set[str]:

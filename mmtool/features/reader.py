@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtool.api import Tokens
-from mmtool.errors import MMToolError
+from mmtool.errors import ArtefactError
 from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, WEIGHTS, shard_name
 from mmtool.ragged import Ragged
 
@@ -32,9 +32,9 @@ class Features:
         path = folder / HEADER
         if not path.is_file():
             partial = folder.with_name(folder.name + ".partial")
-            raise MMToolError(f"{folder} is no features folder",
-                              f"{partial} is unfinished: run its extract again" if partial.exists()
-                              else "make one with `mmtool extract`")
+            raise ArtefactError(f"{folder} is no features folder",
+                                f"{partial} is unfinished: run its extract again" if partial.exists()
+                                else "make one with `mmtool extract`", code="E_ARTEFACT_KIND")
         try:
             self.header: dict[str, Any] = json.loads(path.read_bytes())
             version = self.header["format"]
@@ -44,9 +44,10 @@ class Features:
                     raise KeyError(f"input {name!r} states no {absent[0]}")
             rows = [int(shard["rows"]) for shard in self.header["shards"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise MMToolError(f"{path} is damaged ({error})", "extract again") from error
+            raise ArtefactError(f"{path} is damaged ({error})", "extract again") from error
         if version != FORMAT:
-            raise MMToolError(f"{path} has format {version}, this mmtool reads {FORMAT}", "upgrade mmtool")
+            raise ArtefactError(f"{path} has format {version}, this mmtool reads {FORMAT}", "upgrade mmtool",
+                                code="E_ARTEFACT_VERSION")
         self._starts = [0]
         for count in rows:
             self._starts.append(self._starts[-1] + count)
@@ -98,7 +99,7 @@ class Features:
             with safe_open(path, framework="pt") as f:
                 values, lengths = f.get_tensor("values"), f.get_tensor("lengths")
         except (SafetensorError, OSError) as error:
-            raise MMToolError(f"{path} cannot be read ({error})", "extract again") from error
+            raise ArtefactError(f"{path} cannot be read ({error})", "extract again") from error
         if not len(values):  # a shard without a usable cell does not know the width
             values = values.new_zeros(0, self.header["inputs"][name]["dim"])
         return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.manifest.rows import Blob, Cell, Row, to_cell
 from mmtool.media.sniff import modality_of_name
 
@@ -21,7 +21,8 @@ def folder_rows(folder: Path) -> Iterator[Row]:
                     and not any(part.startswith(".") for part in p.relative_to(folder).parts)),
                    key=lambda p: p.relative_to(folder).as_posix())
     if not files:
-        raise MMToolError(f"{folder} holds no picture, sound or text file", "name a table or a folder of media files")
+        raise DataError(f"{folder} holds no picture, sound or text file", "name a table or a folder of media files",
+                        code="E_MANIFEST")
     has_split = all(p.relative_to(folder).parts[0] in SPLITS for p in files)
     taken: dict[str, set[str]] = {}
     rows: dict[str, Row] = {}
@@ -75,7 +76,7 @@ def tar_rows(shards: Iterable[Path]) -> Iterator[Row]:
                     for column, cell in _member_cells(shard, member.name, suffix.lower(), data):
                         row[column] = cell
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise MMToolError(f"{shard}: not a whole tar file ({error})", "write it again") from error
+            raise DataError(f"{shard}: not a whole tar file ({error})", "write it again", code="E_MANIFEST") from error
         if row:
             yield row
 
@@ -86,7 +87,7 @@ def _member_cells(shard: Path, name: str, suffix: str, data: bytes) -> Iterator[
         try:
             value = json.loads(data)
         except ValueError as error:
-            raise MMToolError(f"{shard}, member {name}: not JSON ({error})") from error
+            raise DataError(f"{shard}, member {name}: not JSON ({error})", code="E_MANIFEST") from error
         yield from ((k, to_cell(v)) for k, v in (value if isinstance(value, dict) else {suffix: value}).items())
     elif last in ("cls", "id"):
         yield ("label" if last == "cls" else "id"), to_cell(data.decode("utf-8", "replace").strip())

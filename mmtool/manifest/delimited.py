@@ -7,7 +7,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.manifest.rows import Row
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -52,9 +52,9 @@ def columns_and_rows(path: Path, encoding: str) -> tuple[list[str], Iterator[tup
     _, columns = next(lines, (0, []))
     columns = [c.strip() for c in columns]
     if not columns:
-        raise MMToolError(f"{path} is empty", "the first line must name the columns")
+        raise DataError(f"{path} is empty", "the first line must name the columns", code="E_MANIFEST")
     if duplicates := sorted({c for c in columns if columns.count(c) > 1}):
-        raise MMToolError(f"{path}: two columns are called {duplicates[0]!r}", "rename one")
+        raise DataError(f"{path}: two columns are called {duplicates[0]!r}", "rename one", code="E_MANIFEST")
     return columns, _rows(path, columns, lines)
 
 
@@ -68,14 +68,15 @@ def _lines(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, lis
                     yield before + 1, fields
                 before = reader.line_num
         except csv.Error as error:
-            raise MMToolError(f"{path}, line {reader.line_num}: {error}", "check the quotes around this line") from error
+            raise DataError(f"{path}, line {reader.line_num}: {error}", "check the quotes around this line",
+                            code="E_MANIFEST") from error
         except UnicodeDecodeError as error:
-            raise MMToolError(f"{path} is not {encoding}: {error.reason}", "save it as UTF-8") from error
+            raise DataError(f"{path} is not {encoding}: {error.reason}", "save it as UTF-8", code="E_MANIFEST") from error
 
 
 def _rows(path: Path, columns: list[str], lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
     for line, fields in lines:
         if len(fields) != len(columns):
-            raise MMToolError(f"{path}, line {line}: {len(fields)} fields, but the header names {len(columns)} columns",
-                              "a field that holds the delimiter or a line break must be in quotes")
+            raise DataError(f"{path}, line {line}: {len(fields)} fields, but the header names {len(columns)} columns",
+                            "a field that holds the delimiter or a line break must be in quotes", code="E_MANIFEST")
         yield line, {c: (v if v.strip() else None) for c, v in zip(columns, fields, strict=True)}

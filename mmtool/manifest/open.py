@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmtool import console
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DataError, StorageError, UsageError
 from mmtool.manifest import archives, delimited
 from mmtool.manifest.rows import Blob, Row, to_cell
 
@@ -44,7 +44,7 @@ def open_manifest(name: str) -> Manifest:
     if not name:
         raise UsageError("the manifest's name is empty", "give a file or a folder; . is this one")
     if not path.exists():
-        raise MMToolError(f"{name} does not exist", "check the path of the manifest")
+        raise StorageError(f"{name} does not exist", "check the path of the manifest", code="E_NOT_FOUND")
     lower = path.name.lower()
     base = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -85,9 +85,10 @@ def json_row(line: bytes | str, where: str) -> Row:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise MMToolError(f"{where}: not JSON ({error})", "each line must be one object") from error
+        raise DataError(f"{where}: not JSON ({error})", "each line must be one object", code="E_MANIFEST") from error
     if not isinstance(value, dict):
-        raise MMToolError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object")
+        raise DataError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object",
+                        code="E_MANIFEST")
     return {k.encode("utf-8", "backslashreplace").decode(): to_cell(v) for k, v in value.items()}
 
 
@@ -111,7 +112,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield {k: to_cell(v, f"{path.name}#{number}") for k, v in record.items()}
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        raise MMToolError(f"{path}: not a readable Parquet file ({error})", "write it again") from error
+        raise DataError(f"{path}: not a readable Parquet file ({error})", "write it again", code="E_MANIFEST") from error
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def scan(manifest: Manifest) -> Scan:
         digest.update(json.dumps(record).encode())
         hashes.append(_hash(row_id(row, number)))
     if not hashes:
-        raise MMToolError(f"{manifest.name} has no rows", "there is nothing to read")
+        raise DataError(f"{manifest.name} has no rows", "there is nothing to read", code="E_MANIFEST")
     _refuse_duplicates(manifest, hashes)
     return Scan(tuple(columns), len(hashes), digest.hexdigest())
 
@@ -180,5 +181,5 @@ def _refuse_duplicates(manifest: Manifest, hashes: array[int]) -> None:
     named = [f"{name!r} (rows {', '.join(map(str, at[:3]))})" for name, at in places.items() if len(at) > 1]
     if named:
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
-        raise MMToolError(f"{manifest.name}: {len(named)} ids occur more than once: {', '.join(named[:5])}{more}",
-                          "give each row its own id, or drop the column (rows are then numbered)")
+        raise DataError(f"{manifest.name}: {len(named)} ids occur more than once: {', '.join(named[:5])}{more}",
+                        "give each row its own id, or drop the column (rows are then numbered)", code="E_MANIFEST")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import CellError, MMToolError, Task
+from mmtool.api import CellError, DataError, Task, UsageError
 from mmtool.metrics.labels import classification
 from mmtool.tasks.codec import labels_from_tensor, labels_to_tensor
 
@@ -30,14 +30,15 @@ class Classify(Task):
     def __init__(self, *, label_smoothing: float = 0.0, class_weights: Literal["none", "balanced"] = "none") -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise MMToolError(f"label_smoothing={label_smoothing} is not in [0, 1)")
+            raise UsageError(f"label_smoothing={label_smoothing} is not in [0, 1)")
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
     def fit(self, targets: Sequence[str]) -> None:
         counts = Counter(targets)
         if len(counts) < 2:
             only = f"every training row has {next(iter(counts))!r}" if counts else "no training row has one"
-            raise MMToolError(f"there is one class to learn, or none: {only}", "check the target column and the split")
+            raise DataError(f"there is one class to learn, or none: {only}", "check the target column and the split",
+                            code="E_TARGET")
         self._set(sorted(counts), [counts[label] for label in sorted(counts)])
 
     def _set(self, labels: list[str], counts: Sequence[float]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import CellError, MMToolError, Task
+from mmtool.api import CellError, DataError, Task
 from mmtool.metrics.numbers import regression
 from mmtool.tasks.codec import split_cell
 
@@ -32,13 +32,13 @@ class Regress(Task):
         rows = [numbers(target) for target in targets]
         widths = sorted({len(row) for row in rows})
         if len(widths) != 1:
-            raise MMToolError(f"training targets hold {' or '.join(map(str, widths))} numbers" if widths
-                              else "no training row has a number", "give every row the same number of numbers")
+            raise DataError(f"training targets hold {' or '.join(map(str, widths))} numbers" if widths
+                            else "no training row has a number", "give every row the same number of numbers", code="E_TARGET")
         y = torch.tensor(rows, dtype=torch.float64)  # [N, K]
         scale = y.std(0, correction=0)
         if bool((scale == 0).any()):
-            raise MMToolError(f"every training row has the number {rows[0][int((scale == 0).nonzero()[0])]:g}",
-                              "there is nothing to learn; check the target column and the split")
+            raise DataError(f"every training row has the number {rows[0][int((scale == 0).nonzero()[0])]:g}",
+                            "there is nothing to learn; check the target column and the split", code="E_TARGET")
         self._set(y.mean(0), scale)
 
     def check(self, target: str) -> None:

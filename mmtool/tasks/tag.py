@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtool.api import MMToolError, Task
+from mmtool.api import DataError, Task, UsageError
 from mmtool.metrics.labels import tagging
 from mmtool.tasks.codec import labels_from_tensor, labels_to_tensor, split_cell
 
@@ -33,7 +33,7 @@ class Tag(Task):
     def __init__(self, *, min_count: int = 2, threshold: float | None = None) -> None:
         super().__init__()
         if threshold is not None and not 0 < threshold < 1:
-            raise MMToolError(f"threshold={threshold} is not between 0 and 1")
+            raise UsageError(f"threshold={threshold} is not between 0 and 1")
         self.min_count, self.chosen = min_count, threshold is None
         self.threshold = 0.5 if threshold is None else threshold
 
@@ -41,8 +41,8 @@ class Tag(Task):
         counts = Counter(tag for target in targets for tag in self._tags(target))
         labels = sorted(tag for tag, n in counts.items() if n >= self.min_count)
         if not labels:
-            raise MMToolError(f"no tag occurs {self.min_count} times in the {len(targets)} training rows",
-                              "lower min_count, as in COLUMN=tag:min_count=1, or check the target column")
+            raise DataError(f"no tag occurs {self.min_count} times in the {len(targets)} training rows",
+                            "lower min_count, as in COLUMN=tag:min_count=1, or check the target column", code="E_TARGET")
         self._set(labels, [counts[tag] / len(targets) for tag in labels])
 
     @staticmethod

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmtool import conformal, console, fused
 from mmtool.api import Encoder, Tokens
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.model import Model
 from mmtool.network import having, key_of, only, subsets, take
 from mmtool.reference import FIT_ROWS, HELD_ROWS, LEAST_HELD, Reference
@@ -174,9 +174,9 @@ def check_apart(trainer: Trainer, entries: Mapping[str, Mapping[str, object]], *
     drawn = trainer.settings.conformal is not None
     fitted = [name for name, entry in entries.items() if entry.get("fitted")]
     if drawn and fitted and "split" in trainer.opened.columns:
-        raise MMToolError(f"input {fitted[0]!r} of these features learned from the rows with split train, and --conformal "
-                          "draws among them",
-                          "mark rows with `calib` in the column split and extract again, or train on the manifest")
+        raise DataError(f"input {fitted[0]!r} of these features learned from the rows with split train, and --conformal "
+                        "draws among them",
+                        "mark rows with `calib` in the column split and extract again, or train on the manifest")
     if learned:
         console.warn("these features were made by weights that a model learned: if its rows were among the calibration rows, "
                      "what --coverage promises does not hold")

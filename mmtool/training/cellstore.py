@@ -18,7 +18,7 @@ from torch import Tensor
 from mmtool import cells, files
 from mmtool.api import Encoder
 from mmtool.cells import Raw, Source
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.readers import Readers
 from mmtool.reading import Job, Task
 
@@ -150,5 +150,5 @@ def check_usable(name: str, store: CellStore) -> None:
     """Raises MMToolError where no row has a usable cell."""
     if "ok" not in store.statuses:
         bad = next((s for s in store.statuses if s != "missing"), "every cell is missing")
-        raise MMToolError(f"input {name!r} has no usable cell in the training rows ({bad})",
-                          "leave it out, or check its column")
+        raise DataError(f"input {name!r} has no usable cell in the training rows ({bad})",
+                        "leave it out, or check its column")

@@ -10,7 +10,7 @@ import torch
 
 from mmtool import conformal, encoding
 from mmtool.api import Task
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DataError, MMToolError, PluginError, UsageError
 from mmtool.extract import parse_max_bad
 from mmtool.inputs import Input
 from mmtool.settings import Settings
@@ -55,7 +55,7 @@ def _check_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise MMToolError("--search needs the package optuna", "pip install 'mmtool[search]'") from error
+        raise PluginError("--search needs the package optuna", "pip install 'mmtool[search]'", code="E_PACKAGE") from error
 
 
 def check_bundle(inputs: Sequence[Input], seed: int) -> None:
@@ -63,8 +63,8 @@ def check_bundle(inputs: Sequence[Input], seed: int) -> None:
     for item in inputs:
         built = encoding.build(item.encoder, seed=seed)
         if built.encoder.weights_sha256:
-            raise MMToolError(f"input {item.name!r}: the weights of {built.spec} are not PyTorch's and cannot be bundled",
-                              "leave --bundle out, or take another encoder")
+            raise DataError(f"input {item.name!r}: the weights of {built.spec} are not PyTorch's and cannot be bundled",
+                            "leave --bundle out, or take another encoder")
 
 
 def check_frozen(name: str, fusion: Any, trained: Sequence[str]) -> None:
@@ -79,4 +79,4 @@ def check_fit(name: str, fusion: Any, tasks: Mapping[str, Task]) -> None:
     for column, task in tasks.items():
         if fusion.returns == "tokens" or task.needs == "tokens" or (task.needs == "towers" and fusion.returns != "towers"):
             raise MMToolError(f"fusion {name!r} returns {fusion.returns}, the task of {column!r} needs {task.needs}",
-                              "choose another fusion")
+                              "choose another fusion", code="E_TASK_NEEDS")

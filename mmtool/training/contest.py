@@ -15,7 +15,7 @@ import torch
 from mmtool import console, encoding
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Tokens
-from mmtool.errors import Interrupted, MMToolError
+from mmtool.errors import DataError, Interrupted, MMToolError
 from mmtool.metrics.grouping import Array
 from mmtool.network import Head, Network, take
 from mmtool.ragged import is_ragged
@@ -84,8 +84,8 @@ class Contest:
 
     def __init__(self, run: Run, pairs: Sequence[tuple[list[int], list[int]]]) -> None:
         if run.learning:
-            raise MMToolError(f"the encoder of input {run.learning[0].name!r} is trained: there are no features to compare on",
-                              "compare with frozen encoders, or with features of a model: extract -m MODEL")
+            raise DataError(f"the encoder of input {run.learning[0].name!r} is trained: there are no features to compare on",
+                            "compare with frozen encoders, or with features of a model: extract -m MODEL")
         self.run = run
         with one_thread():
             self.parts: list[tuple[Part, dict[str, Encoder]]] = [run.part(fit, held) for fit, held in pairs]
@@ -114,7 +114,7 @@ class Contest:
             parts.append(replace(data, inputs={}).rows(there))
             rows += [at[i] for i in there]
         if not rows:
-            raise MMToolError(f"no row with a {column} has any input", "leave that target out, or check its rows")
+            raise DataError(f"no row with a {column} has any input", "leave that target out, or check its rows")
         return Held(parts, rows)
 
     def go(self, chosen: Sequence[Candidate]) -> tuple[list[Entry], list[dict[str, str]]]:
@@ -189,7 +189,7 @@ class Contest:
             outputs = torch.cat([head(x).double() for head, x in zip(heads, inputs, strict=True)])  # [N, K]
         present = torch.cat([torch.stack([t.present for t in x.values()]).any(0) for x in inputs])  # [N]
         if not bool(torch.isfinite(outputs[present]).all()):
-            raise MMToolError("its outputs are no numbers")
+            raise DataError("its outputs are no numbers")
         y, lengths = torch.cat([d.y for d in held.parts]), torch.cat([d.lengths for d in held.parts])
         whole = Data({}, y[present], lengths[present])
         if task.calibrated and len(whole):

@@ -76,7 +76,7 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
         inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
         held, outputs = held_losses(graph, inputs, part.table, part.held, device)
         if not math.isfinite(held):
-            raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr")
+            raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code="E_LOSS")
         if held < state.best:
             state.best, state.best_epoch = held, epoch
             best_state = copy.deepcopy({k: v.cpu() for k, v in graph.state_dict().items()})
@@ -134,7 +134,7 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
         if not math.isfinite(value):
             rows = ", ".join(repr(ids[i]) for i in at.tolist()[:5])
             raise MMToolError(f"the loss is {value} in epoch {state.epoch}; the batch begins with the rows {rows}",
-                              "lower --lr, or look at these rows")
+                              "lower --lr, or look at these rows", code="E_LOSS")
         first = state.step - state.step % recipe.accumulate
         share = min(first + recipe.accumulate, len(batches)) - first
         scaler.scale(loss / share).backward()

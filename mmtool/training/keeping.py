@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmtool import console, files
-from mmtool.errors import Interrupted, MMToolError
+from mmtool.errors import Interrupted, LockedError, StorageError
 
 PLAN = "plan.json"
 SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
@@ -46,9 +46,9 @@ class Place:
         Raises MMToolError for a folder of that name that is none of ours, and where another run holds it.
         """
         if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
-            raise MMToolError(f"{self.folder} is in the way and is no unfinished model", "move it away")
+            raise StorageError(f"{self.folder} is in the way and is no unfinished model", "move it away", code="E_OUTPUT")
         self.folder.mkdir(exist_ok=True)
-        refusal = MMToolError(f"another run is training {self.output}", "wait for it, or choose another -o")
+        refusal = LockedError(f"another run is training {self.output}", "wait for it, or choose another -o")
         self._lock = files.lock(self.folder, refusal)
         try:
             before = json.loads((self.folder / PLAN).read_bytes())

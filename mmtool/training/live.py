@@ -17,7 +17,7 @@ from mmtool import cells, encoding, plugins
 from mmtool import engine as engines
 from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.inputs import Input
 from mmtool.media.augment import Policy
@@ -56,8 +56,8 @@ class Live:
         plugin = plugins.find(self.built.name)
         fresh = encoding.from_options(plugin, plugins.load(plugin), self.built.options, seed=self.seed, load=True).encoder
         if not any(self.store.statuses[row] == "ok" for row in rows):
-            raise MMToolError(f"input {self.name!r} has no usable cell in the {len(rows)} rows of one part, and encoder "
-                              f"{self.built.name!r} learns from them", "leave it out, or have fewer parts with --folds")
+            raise DataError(f"input {self.name!r} has no usable cell in the {len(rows)} rows of one part, and encoder "
+                            f"{self.built.name!r} learns from them", "leave it out, or have fewer parts with --folds")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             fresh.fit(self.store.cells(rows))
@@ -184,8 +184,8 @@ def width_of(live: Live, encoder: Encoder) -> int:
     """Width of what a fusion gets of it, found with one cell."""
     cell = next((c for row in range(len(live.store.statuses)) if (c := cell_of(live, encoder, row, None)) is not None), None)
     if cell is None:
-        raise MMToolError(f"input {live.name!r}: encoder {live.built.spec} can use no cell of the training rows",
-                          "leave it out, or check its column")
+        raise DataError(f"input {live.name!r}: encoder {live.built.spec} can use no cell of the training rows",
+                        "leave it out, or check its column")
     x, lengths = pad([cell])
     with torch.inference_mode():
         return _kept(encoder, encoder(x, lengths), live.keep).dim

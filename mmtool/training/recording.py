@@ -14,7 +14,7 @@ from mmtool import encoding, fused, opening, settings
 from mmtool.api import Encoder
 from mmtool.encoding import Built
 from mmtool.engine import Keep
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.extraction.sources import Headers, Reading, like, parse_weights
 from mmtool.manifest.open import Manifest
 from mmtool.model import FORMAT, Model
@@ -95,8 +95,8 @@ def _bundled(trainer: Trainer, entries: dict[str, dict[str, Any]], assets: dict[
         built |= {reading.name: reading.built for reading in readings}
     for name, one in built.items():
         if one.encoder.weights_sha256:
-            raise MMToolError(f"input {name!r}: the weights of {one.spec} are not PyTorch's and cannot be bundled",
-                              "leave --bundle out, or take another encoder")
+            raise DataError(f"input {name!r}: the weights of {one.spec} are not PyTorch's and cannot be bundled",
+                            "leave --bundle out, or take another encoder")
         if state := dict(one.encoder.state_dict()):
             found[name] = state
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mmtool import console
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.manifest.archives import SPLITS
 
 TEST_SHARE, VAL_SHARE = 5, 7
@@ -41,8 +41,8 @@ def apart(split: Split, groups: Sequence[str] | None, share: float, seed: int) -
     calib = {row for row, name in zip(learning, names, strict=True) if name in drawn}
     train = [r for r in split.train if r not in calib]
     if not calib or not train:
-        raise MMToolError(f"--conformal {share} of {len(members)} {'rows' if groups is None else 'groups'} leaves nothing to "
-                          f"{'calibrate by' if not calib else 'train on'}", "add rows, or choose another share")
+        raise DataError(f"--conformal {share} of {len(members)} {'rows' if groups is None else 'groups'} leaves nothing to "
+                        f"{'calibrate by' if not calib else 'train on'}", "add rows, or choose another share", code="E_SPLIT")
     return replace(split, train=train, val=[r for r in split.val if r not in calib], calib=sorted(calib))
 
 
@@ -57,11 +57,12 @@ def read(cells: Sequence[str | None], rows: Sequence[int], *, need_train: bool =
         elif word in SPLITS:
             parts[SPLITS[word]].append(row)
         else:
-            raise MMToolError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val, test and calib")
+            raise DataError(f"column 'split' holds {cells[row]!r} in row {row}", "it may hold train, val, test and calib",
+                            code="E_SPLIT")
     if nowhere:
         console.say(f"{nowhere} rows have no split and are left out")
     if need_train and not parts["train"]:
-        raise MMToolError("no row with a target has split train", "mark some as train, or leave the column out")
+        raise DataError("no row with a target has split train", "mark some as train, or leave the column out", code="E_SPLIT")
     return Split(parts["train"], parts["val"], parts["test"], made=False, calib=parts["calib"])
 
 
@@ -76,8 +77,8 @@ def folds(rows: Sequence[int], strata: Sequence[str], groups: Sequence[str] | No
         members.setdefault(name, []).append(at)
     if len(members) < k:
         what = "rows" if groups is None else "groups"
-        raise MMToolError(f"{len(members)} {what} cannot be parted in {k}",
-                          f"add {what}, mark their split in a column, or lower --folds")
+        raise DataError(f"{len(members)} {what} cannot be parted in {k}",
+                        f"add {what}, mark their split in a column, or lower --folds", code="E_SPLIT")
     classes = {s: i for i, s in enumerate(sorted(set(strata)))}
     shuffled: list[int] = np.random.default_rng(seed).permutation(len(members)).tolist()
     together = list(members.values())

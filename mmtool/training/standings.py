@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmtool.errors import MMToolError
+from mmtool.errors import DataError
 from mmtool.metrics import greedy, ranking
 from mmtool.training.contest import Contest, Entry
 
@@ -76,7 +76,7 @@ def order(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines[c["name"]] = c
     whole = {name: r for name, r in ranks.items() if len(r) == len(found)}
     if not whole:
-        raise MMToolError("no fusion could be tried", "see what was skipped, or name one with -f")
+        raise DataError("no fusion could be tried", "see what was skipped, or name one with -f")
     return sorted(whole, key=lambda n: (sum(r for r, _ in whole[n]), sum(loss for _, loss in whole[n]),
                                         lines[n]["parameters"], n))
 

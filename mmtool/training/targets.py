@@ -9,7 +9,7 @@ from typing import Any
 
 from mmtool import console, plugins, specs
 from mmtool.api import CellError, Task
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DataError, UsageError
 from mmtool.tasks.codec import split_cell
 
 FEW_NUMBERS = 20
@@ -48,7 +48,7 @@ def choose(targets: Sequence[str]) -> tuple[str, str]:
     """The task that a column asks for, and why. Raises MMToolError for free text."""
     distinct = set(targets)
     if len(targets) == 0:
-        raise MMToolError("the target column is empty", "check --target")
+        raise DataError("the target column is empty", "check --target", code="E_TARGET")
     numbers = all(_is_number(t) for t in distinct)
     whole = numbers and all(float(t).is_integer() for t in distinct)
     if numbers and not (whole and len(distinct) <= FEW_NUMBERS):
@@ -60,8 +60,8 @@ def choose(targets: Sequence[str]) -> tuple[str, str]:
             return "regress", "several numbers a row"
         return "tag", f"{len(parts)} different tags, several a row"
     if len(distinct) > max(FEW_NUMBERS, 0.5 * len(targets)):
-        raise MMToolError(f"the target has {len(distinct)} different values in {len(targets)} rows: no class to learn",
-                          "name a column that repeats, or the task: --target COLUMN=classify")
+        raise DataError(f"the target has {len(distinct)} different values in {len(targets)} rows: no class to learn",
+                        "name a column that repeats, or the task: --target COLUMN=classify", code="E_TARGET")
     return "classify", f"{len(distinct)} different values"
 
 
@@ -108,5 +108,5 @@ def readable(task: Task, column: str, cells: Sequence[str | None], *, some: bool
     if bad:
         console.warn(f"{len(bad)} rows have a {column} that cannot be read and are left out; the first: {bad[0]}")
     if some and not rows:
-        raise MMToolError(f"no row has a {column} that {type(task).__name__} can read", "check --target")
+        raise DataError(f"no row has a {column} that {type(task).__name__} can read", "check --target", code="E_TARGET")
     return rows

@@ -223,7 +223,7 @@ class _Stack:
             loss.sum().backward()
             told[some] = losses.detach().cpu()
         if not bool(torch.isfinite(told).all()):
-            raise MMToolError(f"the loss is {float(told.sum())} in epoch {epoch}", "lower --lr")
+            raise MMToolError(f"the loss is {float(told.sum())} in epoch {epoch}", "lower --lr", code="E_LOSS")
         self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * factor
@@ -301,7 +301,7 @@ class _Stack:
                 loss = answers.loss(head.task, outputs[head.column][at, : len(run.part.held)].float().cpu())
                 held += float(loss.sum() / answers.known.sum().clamp(min=1))
             if not math.isfinite(held):
-                raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr")
+                raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code="E_LOSS")
             if held < state.best:
                 state.best, state.best_epoch = held, epoch
                 better.append((at, number))

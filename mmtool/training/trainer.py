@@ -13,7 +13,7 @@ import torch
 from mmtool import console, encoding, fused, opening, plugins, settings, specs
 from mmtool.api import Fusion, Task
 from mmtool.cells import Source
-from mmtool.errors import TOO_MANY_BAD, MMToolError, UsageError
+from mmtool.errors import TOO_MANY_BAD, DataError, UsageError
 from mmtool.extract import default_workers, parse_max_bad
 from mmtool.features.reader import Features
 from mmtool.media import augment
@@ -126,7 +126,7 @@ class Trainer:
         table = Table(frozen, answers_of({c: a.task for c, a in self.targets.items()}, cells))
         for name, tokens in frozen.items():
             if not bool(tokens.present.any()):
-                raise MMToolError(f"input {name!r} is missing in every training row", "leave it out, or check its column")
+                raise DataError(f"input {name!r} is missing in every training row", "leave it out, or check its column")
         run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, [self.opened.ids[r] for r in self.learning],
                   self.device, self._workers(), place)
         return Prepared(run, upstream, entries, lives)
@@ -250,7 +250,8 @@ class Trainer:
         if len(bad) <= parse_max_bad(allowed)(len(self.opened.ids)):
             return 0
         console.error(f"{len(bad)} of {len(self.opened.ids)} rows have a bad cell, more than --max-bad {allowed}",
-                      "the model is trained all the same; mend the cells and run again, or raise --max-bad")
+                      "the model is trained all the same; mend the cells and run again, or raise --max-bad",
+                      code="E_TOO_MANY_BAD")
         return TOO_MANY_BAD
 
     def _workers(self) -> int:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from mmtool import console
-from mmtool.errors import MMToolError
+from mmtool.errors import PluginError
 
 EVERY_SECONDS = 15.0
 """Between two lines where stderr is no terminal."""
@@ -71,7 +71,8 @@ def check_board() -> None:
     try:
         import tensorboard  # noqa: F401
     except ImportError as error:
-        raise MMToolError("--tensorboard needs the package tensorboard", "pip install 'mmtool[tensorboard]'") from error
+        raise PluginError("--tensorboard needs the package tensorboard", "pip install 'mmtool[tensorboard]'",
+                          code="E_PACKAGE") from error
 
 
 def _writer(folder: Path) -> Any:

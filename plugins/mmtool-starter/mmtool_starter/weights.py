@@ -6,7 +6,7 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmtool.api import MMToolError
+from mmtool.api import PluginError
 
 
 def locate(package: str, path: str, install: str) -> Path:
@@ -20,7 +20,7 @@ def locate(package: str, path: str, install: str) -> Path:
         if (file := Path(folder, path)).is_file():
             return file
     fact = f"has no {path}" if folders else "is not installed"
-    raise MMToolError(f"the package {package} {fact}", f"run: pip install {install}")
+    raise PluginError(f"the package {package} {fact}", f"run: pip install {install}", code="E_PACKAGE")
 
 
 def check(file: Path, sha256: str, install: str) -> Path:
@@ -28,6 +28,6 @@ def check(file: Path, sha256: str, install: str) -> Path:
     with file.open("rb") as f:
         found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != sha256:
-        raise MMToolError(f"{file}: SHA-256 is {found}, not {sha256}",
-                          f"run: pip install --force-reinstall {install}")
+        raise PluginError(f"{file}: SHA-256 is {found}, not {sha256}",
+                          f"run: pip install --force-reinstall {install}", code="E_PACKAGE")
     return file
