@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -168,6 +169,7 @@ class _Run:
             if reading.plain is not None:
                 self.partial.write_tensors(name, layout.WEIGHTS, dict(reading.built.encoder.state_dict()))
         done = self.partial.rows_done
+        self._check_space(self.about.rows - done)
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")
         workers = self.settings.workers
@@ -178,6 +180,15 @@ class _Run:
                             for n, r in self.readings.items()}
             self._fill(loop, pool, done, caches)
         return self._finish(state)
+
+    def _check_space(self, rows: int) -> None:
+        """Say before the work starts that the disk will be too small, as far as that can be known."""
+        width = sum(r.built.encoder.dim for r in self.readings.values() if r.keep == "pooled")
+        need = rows * width * DTYPES[self.settings.precision].itemsize
+        free = shutil.disk_usage(self.partial.folder).free
+        if need > free:
+            console.warn(f"these features take up to {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the disk of "
+                         f"{self.partial.target}; when it is full, the rows that are done are kept")
 
     def _plan(self) -> str:
         return encoding.fingerprint([self.about.sha256, str(self.manifest.base.resolve()), self.stamps,

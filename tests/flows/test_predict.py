@@ -185,7 +185,8 @@ def test_mistakes_are_usage_errors(mmtool: Callable, arguments: list[object], wo
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["nowhere.jpg"], 5, "error[E_NOT_FOUND]: nowhere.jpg does not exist"), ([CAT, "--device", "cuda:77"], 8, "error[E_DEVICE]")])
+    (["nowhere.jpg"], 5, "error[E_NOT_FOUND]: nowhere.jpg does not exist"),
+    ([CAT, "--device", "cuda:77"], 8, "error[E_DEVICE]")])
 def test_what_is_not_there_has_a_code_of_its_own(mmtool: Callable, arguments: list[object], code: int, words: str) -> None:
     ran = mmtool("predict", *arguments)
     assert (ran.code, ran.out, ran.err.startswith(words)) == (code, "", True)
