@@ -32,14 +32,15 @@ def check_after_opening(im: Image.Image, data: bytes, limits: Limits) -> None:
         _check_tiff(im, limits)
     # Each scan of a progressive JPEG passes over the whole picture, and costs the file a few bytes only.
     elif "progressive" in im.info and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-        raise CellError(f"JPEG of {scans} scans is over the limit of {_MAX_SCANS}")
+        raise CellError(f"JPEG of {scans} scans is over the limit of {_MAX_SCANS}", "E_IMG_TOO_LARGE")
 
 
 def check_size(size: tuple[int, int], limits: Limits) -> None:
     """Refuse a width and height, in pixels, over the limit."""
     width, height = size
     if width * height > limits.max_pixels:
-        raise CellError(f"image of {width}x{height} px is over the limit of {limits.max_pixels / 1e6:g} MP")
+        raise CellError(f"image of {width}x{height} px is over the limit of {limits.max_pixels / 1e6:g} MP",
+                        "E_IMG_TOO_LARGE")
 
 
 def _check_png(data: bytes) -> None:
@@ -48,11 +49,11 @@ def _check_png(data: bytes) -> None:
     while True:
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data) or len(data) < at + 12:
-            raise CellError("truncated PNG")
+            raise CellError("truncated PNG", "E_IMG_TRUNCATED")
         kind = data[at + 4 : at + 8]
         critical = not kind[0] & 0x20
         if critical and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise CellError(f"broken PNG: bad checksum at byte {at}")
+            raise CellError(f"broken PNG: bad checksum at byte {at}", "E_IMG_BROKEN")
         if kind == b"IEND":
             return
         at = end
@@ -61,7 +62,7 @@ def _check_png(data: bytes) -> None:
 def _check_webp(data: bytes, limits: Limits) -> None:
     """Pillow's decoder takes memory for the canvas as it opens the file."""
     if len(data) < 30 or len(data) < int.from_bytes(data[4:8], "little") + 8:
-        raise CellError("truncated WEBP")
+        raise CellError("truncated WEBP", "E_IMG_TRUNCATED")
     kind = data[12:16]
     if kind == b"VP8X":
         size = (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
@@ -79,7 +80,7 @@ def _check_directory(data: bytes) -> None:
     if 43 not in data[2:4]:  # not BigTIFF
         at = int.from_bytes(data[4:8], order)
         if len(data) < at + 2 or len(data) < at + 2 + 12 * int.from_bytes(data[at : at + 2], order):
-            raise CellError("truncated TIFF")
+            raise CellError("truncated TIFF", "E_IMG_TRUNCATED")
 
 
 def _check_tiff(im: Image.Image, limits: Limits) -> None:
@@ -92,4 +93,4 @@ def _check_tiff(im: Image.Image, limits: Limits) -> None:
         planes = len(im.getbands()) if tags.get(_PLANAR) == _SEPARATE else 1
         boxes = [box for _, box, *_ in im.tile]  # type: ignore[attr-defined]
         if sum((right - left) * (low - top) for left, top, right, low in boxes) < im.width * im.height * planes:
-            raise CellError("truncated TIFF: no data for a part of it")
+            raise CellError("truncated TIFF: no data for a part of it", "E_IMG_TRUNCATED")

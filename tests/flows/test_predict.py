@@ -108,13 +108,12 @@ def test_json_lines_are_answered_as_they_come() -> None:
 def test_lines_may_have_other_keys_in_any_order(mmtool: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders are loaded once, whatever inputs a line has; what is no input is said once and left out."""
     import io
-    import types
 
     lines = [{"image": str(COFFEE), "price": 3}, {"text": "he barks", "id": "b"},
              {"text": "espresso", "image": str(COFFEE), "price": 4}, {"image": None, "text": "espresso"},
              {"image": str(COFFEE), "note": "he barks"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"\xff\xfe\n"
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     built = []
     from mmtool import encoding
 
