@@ -107,7 +107,8 @@ def prepare_decoded(decoded: Any, encoder: Encoder) -> Tensor:
     except Exception as error:
         if _NO_MEMORY in str(error):
             raise CellError(TOO_MUCH, "E_CELL_MEMORY") from error
-        raise CellError(f"{type(encoder).__name__}.prepare failed: {type(error).__name__}: {error}", "E_CELL_PREPARE") from error
+        told = f"{type(encoder).__name__}.prepare failed: {type(error).__name__}: {error}"
+        raise CellError(told, "E_CELL_PREPARE") from error
     if not len(prepared):
         raise CellError("nothing is left of it after preparing", "E_CELL_NOTHING_LEFT")
     return prepared

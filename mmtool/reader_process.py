@@ -39,6 +39,8 @@ class Unit:
     number: int
     at: tuple[int, ...]
     task: Task
+    alone: bool = False
+    """Is it one cell of a unit that ended a reader, on its second try?"""
     fresh: bool = False
     """Is it for a reader that has done nothing yet?"""
 

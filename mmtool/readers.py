@@ -202,29 +202,28 @@ class _Run:
         except (EOFError, ConnectionResetError):
             outcomes = None
         if outcomes is None:
-            ended = worker.end()
-            outcomes = [ended if raw is not None else Outcome("missing") for raw in unit.task.cells]
-            if len(unit.at) > 1:
+            outcomes = [worker.end()]
+            if not unit.alone:  # one of them did it, or somebody else ended the reader
                 self._apart(unit, range(len(unit.at)))
                 return True
         worker.unit = None
-        if not unit.fresh:  # what was read before may have left too little
-            short = [i for i, o in enumerate(outcomes) if o.status == "bad" and split_status(o.reason)[0] == "E_CELL_MEMORY"]
-            self._apart(unit, short)
-            outcomes = [None if i in short else o for i, o in enumerate(outcomes)]
-        self._put(unit, outcomes)
+        # What was read before may have left too little memory.
+        short = [] if unit.fresh else [
+            i for i, o in enumerate(outcomes) if o.status == "bad" and split_status(o.reason)[0] == "E_CELL_MEMORY"]
+        self._apart(unit, short, fresh=True)
+        self._put(unit, {unit.at[i]: o for i, o in enumerate(outcomes) if i not in short})
         return True
 
-    def _apart(self, unit: Unit, places: Iterable[int]) -> None:
-        """Some cells of a unit once more, each alone; one that needed too much memory in a reader that is new."""
+    def _apart(self, unit: Unit, places: Iterable[int], *, fresh: bool = False) -> None:
+        """Some cells of a unit once more, each alone."""
         for i in places:
             task = replace(unit.task, cells=[unit.task.cells[i]])
-            self.again.append(Unit(unit.number, (unit.at[i],), task, fresh=True))
+            self.again.append(Unit(unit.number, (unit.at[i],), task, alone=True, fresh=fresh))
 
-    def _put(self, unit: Unit, outcomes: list[Outcome | None]) -> None:
+    def _put(self, unit: Unit, outcomes: Mapping[int, Outcome]) -> None:
         part = self.parts[unit.number]
-        for place, outcome in zip(unit.at, outcomes, strict=True):
-            part[place] = outcome if outcome is not None else part[place]
+        for place, outcome in outcomes.items():
+            part[place] = outcome
         whole = [o for o in part if o is not None]
         if len(whole) == len(part):
             del self.parts[unit.number]
