@@ -65,6 +65,8 @@ def decode_image(data: bytes, limits: Limits = Limits(), *, shorter_side_px: int
             _reduce(im, shorter_side_px)
         with silent_stderr() if name == "TIFF" else nullcontext():  # libtiff prints from C
             im.load()
+        if isinstance(im, JpegImageFile) and picture_headers.may_end_in_grey(im):
+            _check_end(im, data)
         pixels = np.array(_upright(_rgb(im), im))  # [H, W, 3], a copy that may be written
     except (CellError, MemoryError):
         raise
@@ -87,6 +89,18 @@ def _reduce(im: JpegImageFile, shorter_side_px: int) -> None:
         if whole and min(width, height) // scale >= _DRAFT_MARGIN * shorter_side_px:
             im.draft(None, (width // scale, height // scale))
             return
+
+
+def _check_end(im: JpegImageFile, data: bytes) -> None:
+    """Refuse a picture that was cut and closed again: libjpeg makes grey of what is missing, and only warns.
+
+    Bytes between the last block and the end mark are passed over, unless blocks are missing: then they become blocks.
+    """
+    end = picture_headers.end_of_scan(data)
+    again = JpegImageFile(io.BytesIO(data[:end] + b"\x55" * 64 + data[end:]))
+    again.draft(im.mode, im.size)
+    if again.tobytes() != im.tobytes():
+        raise CellError("truncated JPEG: closed before its last block", "E_IMG_TRUNCATED")
 
 
 def _rgb(im: Image.Image) -> Image.Image:

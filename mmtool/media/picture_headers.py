@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -11,6 +11,8 @@ from mmtool.errors import CellError
 from mmtool.media.limits import Limits
 
 _MAX_SCANS = 200
+_GREY = (127, 128)  # 127 where CMYK is stored the other way round
+_START_OF_SCAN = 0xDA
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _PLANAR, _SEPARATE = 284, 2
 
@@ -41,6 +43,21 @@ def check_size(size: tuple[int, int], limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise CellError(f"image of {width}x{height} px is over the limit of {limits.max_pixels / 1e6:g} MP",
                         "E_IMG_TOO_LARGE")
+
+
+def may_end_in_grey(im: Image.Image) -> bool:
+    """Is the last pixel of a decoded JPEG the grey that libjpeg fills up with?"""
+    last: Any = im.getpixel((im.width - 1, im.height - 1))
+    return all(value in _GREY for value in (last if isinstance(last, tuple) else (last,)))
+
+
+def end_of_scan(data: bytes) -> int:
+    """Where the first end mark after the first scan's header stands in a JPEG."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1] != _START_OF_SCAN:
+        fill = data[at + 1] == 0xFF
+        at += 1 if fill else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) % (len(data) + 1)
 
 
 def _check_png(data: bytes) -> None:

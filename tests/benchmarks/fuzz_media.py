@@ -102,7 +102,7 @@ def work(connection: Any, start: int, count: int, seed: int, limit_mb: int) -> N
             outcome = error.code if error.code != "E_CELL" and 0 < len(str(error)) < 160 else f"FAILED: reason {error.status!r}"
         except MemoryError:
             outcome = "E_CELL_MEMORY"
-        except Exception as error:  # noqa: BLE001  what is looked for
+        except Exception as error:
             outcome = f"FAILED: {type(error).__name__}: {error}"
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.send((number, outcome, time.perf_counter() - began))
