@@ -125,9 +125,9 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     unused = [p for p in found if is_empty(p)]
     if unused:
         p = unused[0]
-        reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
+        code, reasons = split_status("; ".join(p.get("errors", {}).values()) or "E_CELL_MISSING: every input is missing")
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
-                      "nothing is left of it to predict from", code=split_status(reasons)[0])
+                      "nothing is left of it to predict from", code=code)
         return FAILED if len(unused) == len(found) else TOO_MANY_BAD
     return 0
 

@@ -61,15 +61,14 @@ def extract(
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Accept encoders with random weights.")] = False,
     device: opt.Device = "auto", precision: opt.Precision = "fp32", batch_size: opt.BatchSize = "auto",
     workers: opt.Workers = None, allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
-    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
+    seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
     from mmtool.extract import Settings, extract
-    from mmtool.media.limits import Limits
 
-    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     result = extract(manifest, output, Settings(
         encode=tuple(encode or ()), like=_headers(like, model), weights=tuple(weights or ()),
         tokens=tokens, max_bad=max_bad,
@@ -113,15 +112,14 @@ def predict(
     explain: Annotated[bool, typer.Option("--explain", help="Tell what each input contributes, and which words, seconds, "
                                           "columns and parts of pictures matter; takes seconds a row.")] = False,
     device: opt.Device = "auto", allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
-    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Predict for files, texts, features or a whole manifest, with a model or zero-shot."""
     opt.prepare(quiet, allow_download)
-    from mmtool.media.limits import Limits
     from mmtool.predict import Settings, predict
 
-    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
         device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,

@@ -2,7 +2,7 @@
 
     features.json              header: format, base, inputs, numerics, rows, shards
     rows.parquet               id, every manifest column as written, and `status:INPUT` for each input
-    errors.jsonl               one object a bad cell: id, input, column, path, reason
+    errors.jsonl               one object a bad cell: id, input, column, path, code, reason
     INPUT/00000.safetensors    values [sum T, D] and lengths [N]; T = 0 where the cell is missing or bad
     INPUT/assets.safetensors   what the encoder learned in `fit`, where it did
     INPUT/weights.safetensors  the encoder's weights, where a model brought them (`extract -m`)
