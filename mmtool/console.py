@@ -79,7 +79,9 @@ def error(message: str, hint: str = "", *, code: str) -> None:
 
 
 def out(line: str) -> None:
-    """A result: one line on stdout."""
+    """A result: one line on stdout; literal on a terminal, exact for a script."""
+    if sys.stdout.isatty():
+        line = literal(line)
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
