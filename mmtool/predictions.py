@@ -11,6 +11,7 @@ from typing import Any
 
 from mmtool import console
 from mmtool.errors import TOO_MANY_BAD, StorageError, UsageError, split_status
+from mmtool.manifest.rows import text_of
 
 FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
@@ -202,14 +203,32 @@ def _write_jsonl(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else v for k in COLUMNS}
+    return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else text_of(v) if isinstance(v, str) else v
+            for k in COLUMNS}
 
 
 def _write_csv(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
-        writer.writerows(_flat(p) for p in predictions)
+        formulas = 0
+        for prediction in predictions:
+            row = _flat(prediction)
+            formulas += any(_is_formula(cell) for cell in row.values())
+            writer.writerow(row)
+    if formulas:  # they stay as they are, since scripts join by them
+        console.warn(f"{formulas} row{'' if formulas == 1 else 's'} hold a text that begins with =, +, - or @, which a spreadsheet "
+                     "would compute: import the columns as text")
+
+
+def _is_formula(cell: Any) -> bool:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _write_parquet(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
@@ -218,6 +237,6 @@ def _write_parquet(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
 
     schema = pa.schema([(c, pa.float64() if c == "probability" else pa.string()) for c in COLUMNS])
     rows = iter(predictions)
-    with pq.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as f, pq.ParquetWriter(f, schema) as writer:  # Arrow takes no path whose bytes are not UTF-8
         while batch := list(islice(rows, 1000)):
             writer.write_table(pa.Table.from_pylist([_flat(p) for p in batch], schema))

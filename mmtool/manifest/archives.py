@@ -87,7 +87,8 @@ def _text_file(folder: Path, name: str) -> Blob:
 
 
 _END: type[tarfile.HeaderError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
-_BROKEN: type[tarfile.HeaderError] = tarfile.SubsequentHeaderError  # type: ignore[attr-defined]  the one that ends in an error
+_BROKEN: type[tarfile.HeaderError] = tarfile.SubsequentHeaderError  # type: ignore[attr-defined]
+"""The library takes this one for an error, and all others for the end."""
 
 
 class _Member(tarfile.TarInfo):
