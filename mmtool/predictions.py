@@ -203,8 +203,10 @@ def _write_jsonl(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else text_of(v) if isinstance(v, str) else v
-            for k in COLUMNS}
+    def one(value: Any) -> Any:
+        return console.to_json(value) if isinstance(value, dict | list) else text_of(value) if isinstance(value, str) else value
+
+    return {k: one(prediction.get(k)) for k in COLUMNS}
 
 
 def _write_csv(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
@@ -217,8 +219,8 @@ def _write_csv(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
             formulas += any(_is_formula(cell) for cell in row.values())
             writer.writerow(row)
     if formulas:  # they stay as they are, since scripts join by them
-        console.warn(f"{formulas} row{'' if formulas == 1 else 's'} hold a text that begins with =, +, - or @, which a spreadsheet "
-                     "would compute: import the columns as text")
+        console.warn(f"{formulas} row{'' if formulas == 1 else 's'} hold a text that begins with =, +, - or @, which a "
+                     "spreadsheet would compute: import the columns as text")
 
 
 def _is_formula(cell: Any) -> bool:
