@@ -28,7 +28,7 @@ from mmtool.training.data import Answers, Part
 from mmtool.training.graph import Graph
 from mmtool.training.recipe import Recipe, rate
 
-LOWER = "lower --batch-rows, name fewer fusions, or use --device cpu"
+LOWER = "free some, name fewer fusions, or use --device cpu"
 MOST_BYTES = 1 << 29
 """Of inputs that are scaled ahead of the training."""
 
