@@ -170,7 +170,8 @@ class _Run:
         loop_workers = default_workers(self.about.rows - done, modalities) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)
         with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
-            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"])
+            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"],
+                                      f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}
             self._fill(loop, pool, done, caches)
         return self._finish(state)

@@ -106,7 +106,8 @@ class Online:
         self.readings = sources.like(headers, manifest, wanted, weights, limits=settings.limits, seed=settings.seed,
                                      device=self.device)
         size = choose_batch_size("auto", self.device)
-        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size) for r in self.readings}
+        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size, f"input {r.name!r}, encoder {r.built.spec}")
+                        for r in self.readings}
         self.explainer = None
         if overlays is not None:
             from mmtool.explain.rows import Explainer

@@ -14,6 +14,7 @@ from mmtool.cli.comparing import compare
 from mmtool.cli.learning import evaluate_verb, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
+from mmtool.devices import device_error
 from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError, storage_error
 
 if TYPE_CHECKING:
@@ -145,13 +146,13 @@ def run(arguments: list[str] | None = None) -> int:
         told = storage_error(e)
         console.error(told.message, told.hint, code=told.code)
         return told.exit_code
-    except MemoryError:
-        console.error("the memory does not suffice", "free some, or lower --batch-size and --workers", code="E_MEMORY")
-        return 1
     except Exception as e:
         if stopping.asked():  # some libraries turn the interruption of an import into an error of their own
             console.warn("interrupted")
             return INTERRUPTED
+        if (failed := device_error(e)) is not None:
+            console.error(failed.message, failed.hint, code=failed.code)
+            return failed.exit_code
         if not hasattr(e, "format_message"):
             raise
         return _wrong_use(e)

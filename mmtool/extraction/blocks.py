@@ -105,7 +105,7 @@ class BlockLoop:
             told += cells
             self.advance(cells * share)
 
-        computed = engine.encode(prepared, keep=reading.keep, done=done)
+        computed = engine.encode(prepared, keep=reading.keep, ids=[block[i][0] for i in places], done=done)
         self.advance((len(outcomes) - told) * share)
         for i, row in zip(places, computed, strict=True):
             if row is None:
@@ -114,8 +114,9 @@ class BlockLoop:
                 rows[i] = row
                 out.new.append((outcomes[i].key, signature, row))
             else:
-                what = "a value that is not finite" if len(row) else "no token"
-                out.statuses[i] = CellError(f"the encoder gave {what}", "E_CELL_OUTPUT").status
+                bad = CellError("the encoder gave a value that is not finite", "E_CELL_NOT_FINITE") if len(row) \
+                    else CellError("the encoder gave no token", "E_CELL_OUTPUT")
+                out.statuses[i] = bad.status
         for i, outcome in enumerate(outcomes):
             if outcome.status == "ok" and first[outcome.key] != i:
                 rows[i], out.statuses[i] = rows[first[outcome.key]], out.statuses[first[outcome.key]]

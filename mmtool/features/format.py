@@ -54,6 +54,11 @@ def write_shard(path: Path, rows: Sequence[Tensor | None], dtype: torch.dtype) -
 
 def check_target(folder: Path) -> None:
     """May features be written there? Raises MMToolError for a file, or a folder that holds anything else."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{folder}: a path whose bytes are not UTF-8, which Parquet files cannot have", "choose another -o",
+                           code="E_OUTPUT") from None
     if not folder.exists():
         parent = folder.absolute().parent
         if not parent.is_dir():
