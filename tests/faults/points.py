@@ -1,0 +1,123 @@
+"""Every point of a run where it can be killed or a call can fail, and the case of one point."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+
+from faults import judging
+from faults.judging import Tree
+from faults.runs import CALLS, Call, Ran, calls
+from faults.scenarios import Place, Scenario
+
+TRACED = ("-e", "trace=" + ",".join(CALLS))
+FULL = ("write", "pwrite64", "writev", "fsync", "fdatasync", "mkdir", "mkdirat", "openat", "ftruncate", "rename", "renameat",
+        "renameat2", "copy_file_range", "sendfile", "link", "linkat")
+"""Where a full disk shows; the others can be killed at, or get EIO."""
+LEAST = ("fsync",)
+"""Ended where no call says so: every fsync of a folder, and of a file."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A fault at the N-th call of a name: KILL (before the call), ENOSPC or EIO (instead of it)."""
+
+    scenario: str
+    fault: str
+    call: str
+    number: int
+    what: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What strace is told."""
+        how = "signal=KILL" if self.fault == "KILL" else f"error={self.fault}"
+        return (*TRACED, "-e", f"inject={self.call}:{how}:when={self.number}")
+
+
+@dataclass
+class Verdict:
+    """What came of a point: `wrong` is empty where every promise was kept; `hit`: did the fault come?"""
+
+    point: Point
+    hit: bool
+    code: int
+    wrong: list[str] = field(default_factory=list)
+    told: str = ""
+
+    def as_json(self) -> dict:
+        """For the report."""
+        return {**asdict(self.point), "hit": self.hit, "code": self.code, "wrong": self.wrong, "told": self.told}
+
+
+@dataclass(frozen=True)
+class Course:
+    """An undisturbed run: what was there before and after, and the calls that touched the case's folder."""
+
+    scenario: Scenario
+    before: Tree
+    after: Tree
+    ran: Ran
+    calls: list[Call]
+
+    def points(self) -> list[Point]:
+        """All of them, in order."""
+        found = []
+        for call in self.calls:
+            for fault in ("KILL", *(("ENOSPC",) if call.name in FULL else ()), *(("EIO",) if call.name != "flock" else ())):
+                found.append(Point(self.scenario.name, fault, call.name, call.number, call.what))
+        return found
+
+
+def course(place: Place, scenario: Scenario) -> Course:
+    """Run it undisturbed, under the tracer; what it leaves is what every disturbed run must come to."""
+    place.begin(scenario)
+    before = judging.tree(place.case)
+    ran = place.run(scenario.argv, trace=TRACED)
+    assert ran.code == 0, ran.err
+    return Course(scenario, before, judging.tree(place.case), ran, calls(ran.trace, [place.case]))
+
+
+def judge(place: Place, straight: Course, point: Point) -> Verdict:
+    """Begin anew, put the fault in, look; run the command again, look again."""
+    scenario = straight.scenario
+    place.begin(scenario)
+    ran = place.run(scenario.argv, trace=point.options)
+    now = judging.tree(place.case)
+    injected = [line for line in ran.trace.splitlines() if "(INJECTED)" in line or "INJECTED" in line]
+    verdict = Verdict(point, bool(injected) or (point.fault == "KILL" and ran.code == -9), ran.code, told=_told(ran))
+    name = f"out/{scenario.result}"
+    complete = judging.below(now, name) == judging.below(straight.after, name) or (scenario.timed and ran.code == 0)
+    verdict.wrong += judging.torn(scenario, now, straight.before, straight.after)
+    if point.fault == "KILL":
+        if ran.code == 0 and not complete:
+            verdict.wrong.append("exit 0 with an incomplete result")
+    else:
+        verdict.wrong += judging.told(ran, point.fault, complete=complete, cache="case/cache" in point.what)
+    again = place.run(scenario.argv)
+    verdict.wrong += judging.ended_well(scenario, again, judging.tree(place.case), straight.after)
+    return verdict
+
+
+def _told(ran: Ran) -> str:
+    return " | ".join(line for line in ran.err.splitlines() if re.match(r"error\[|warning: ", line))[:300]
+
+
+def unsynced(straight: Course, trace: str) -> list[str]:
+    """Renames of files whose content was not made durable first, and folders of renames that were not made so after."""
+    written: dict[str, str] = {}
+    found = []
+    for line in trace.splitlines():
+        if match := re.match(r"(?:write|pwrite64|writev)\(\d+<([^>]+)>", line):
+            written[match[1]] = "written"
+        elif match := re.match(r"(?:fsync|fdatasync)\(\d+<([^>]+)>", line):
+            written[match[1]] = "synced"
+            for folder in [k for k, v in written.items() if v == f"renamed in {match[1]}"]:
+                del written[folder]
+        elif match := re.match(r'rename(?:at2?)?\((?:AT_FDCWD(?:<[^>]*>)?, )?"([^"]+)", (?:AT_FDCWD(?:<[^>]*>)?, )?"([^"]+)"', line):
+            if written.get(match[1]) == "written":
+                found.append(f"{match[1]} was renamed before it was synced")
+            written.pop(match[1], None)
+            written[match[2]] = f"renamed in {match[2].rpartition('/')[0]}"
+    return found + [f"{k}: the folder was not synced after the rename" for k, v in written.items()
+                    if v.startswith("renamed in ") and "/case/" in k]
