@@ -18,9 +18,9 @@ from queue import Empty, SimpleQueue
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults import judging, points, scenarios  # noqa: E402
-from faults.runs import Server, kill_session, strace  # noqa: E402
-from faults.scenarios import Place  # noqa: E402
+from faults import judging, points, scenarios
+from faults.runs import Server, kill_session, strace
+from faults.scenarios import Place
 
 KILLED = ("extract", "extract-readers", "extract-shards", "train-solved", "train-descent", "train-folds", "train-manifest")
 SPARE_KILLS = 12

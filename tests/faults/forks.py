@@ -2,7 +2,7 @@
 
 Each child runs `mmtool.cli.main.main` as the console script does, in a session of its own, and waits until it is released,
 so that a tracer can attach before the first call. Requests and answers are JSON lines:
-{"argv", "env", "cwd", "log"} -> {"pid"}; then any line releases the child -> {"code"} when it has ended (negative: signal).
+{"argv", "env", "cwd", "log"} -> {"pid"}; {"go": pid} releases it -> {}; {"wait": pid} -> {"code"} (negative: signal).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ANY = ctypes.c_ulong(-1)
 
 
 MODULES = (
-    "captum.attr", "matplotlib.figure", "mmtool_tiny", "PIL.PngImagePlugin", "pyarrow.csv", "pyarrow.dataset",
+    "captum.attr", "matplotlib.figure", "mmtool_faults", "mmtool_tiny", "PIL.PngImagePlugin", "pyarrow.csv", "pyarrow.dataset",
     "pyarrow.parquet", "rich.cells", "scipy.optimize", "sklearn.metrics", "torch._dynamo", "torch.optim", "typer._adapters",
     "mmtool.cli.main", "mmtool.compare", "mmtool.encoders.image_cnn", "mmtool.encoders.table", "mmtool.evaluate",
     "mmtool.fused", "mmtool.fusions.concat", "mmtool.fusions.gated", "mmtool.page.cells", "mmtool.page.worst",
@@ -70,21 +70,26 @@ def serve() -> None:
         answers.flush()
 
     answer({"ready": True})
+    held: dict[int, int] = {}
     while line := requests.readline():
         request = json.loads(line)
+        if "go" in request:
+            os.close(held.pop(request["go"]))
+            answer({})
+            continue
+        if "wait" in request:
+            answer({"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])})
+            continue
         release, hold = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for fd in (requests.fileno(), answers.fileno(), null, hold):
+            for fd in (requests.fileno(), answers.fileno(), null, hold, *held.values()):
                 os.close(fd)
             become(request, release)
             return
         os.close(release)
+        held[pid] = hold
         answer({"pid": pid})
-        requests.readline()
-        os.close(hold)
-        status = os.waitpid(pid, 0)[1]
-        answer({"code": os.waitstatus_to_exitcode(status)})
     os._exit(0)
 
 

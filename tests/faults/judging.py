@@ -13,7 +13,7 @@ from faults.scenarios import Scenario
 Tree = Mapping[str, str]
 FOREIGN = re.compile(r"^tmp/torchinductor_")
 """Torch makes it when it is imported."""
-LITTER = re.compile(r"(\.partial|\.tmp|\.old|\.new|\.lock)(/|$)|^tmp/|(^|/)\.")
+LITTER = re.compile(r"(\.partial|\.tmp|\.old|\.new|\.lock)(/|$)|^tmp/.|(^|/)\.")
 EXPECTED = {"ENOSPC": "E_NO_SPACE", "EIO": "E_IO"}
 
 
@@ -26,7 +26,7 @@ def tree(folder: Path) -> dict[str, str]:
             continue
         if path.is_file():
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        elif not any(path.iterdir()):
+        elif not any(path.iterdir()) and path.parent != folder:
             found[name + "/"] = "folder"
     return found
 
@@ -57,8 +57,11 @@ def torn(scenario: Scenario, now: Tree, before: Tree, straight: Tree) -> list[st
     return found
 
 
-def told(ran: Ran, error: str, *, complete: bool, cache: bool) -> list[str]:
-    """What the user sees of an error of the system, and the exit code."""
+def told(ran: Ran, error: str, *, complete: bool, cache: bool, cached: bool) -> list[str]:
+    """What the user sees of an error of the system, and the exit code.
+
+    `complete`: is the result there? `cache`: did a call on the cache fail? `cached`: is all in the cache nevertheless?
+    """
     found = []
     if "Traceback" in ran.err:
         found.append("a traceback: " + ran.err.strip().splitlines()[-1])
@@ -66,8 +69,10 @@ def told(ran: Ran, error: str, *, complete: bool, cache: bool) -> list[str]:
         found.append("it hangs")
     if ran.code == 0 and not complete:
         found.append("exit 0 with an incomplete result")
-    if cache and (ran.code != 0 or "warning: " not in ran.err):
+    if cache and ran.code != 0:
         found.append(f"the cache fails, which should be a warning and no more, but exit {ran.code}: {ran.err.strip()[-200:]}")
+    if cache and "warning: " not in ran.err and not cached:
+        found.append("the cache fails, and nobody says so")
     if ran.code != 0 and not cache:
         lines = [line for line in ran.err.splitlines() if line.startswith("error[")]
         if ran.code != 5:

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field
 
 from faults import judging
 from faults.judging import Tree
-from faults.runs import CALLS, Call, Ran, calls
+from faults.runs import CALLS, Call, Ran, calls, normal
 from faults.scenarios import Place, Scenario
 
 TRACED = ("-e", "trace=" + ",".join(CALLS))
+_AT = r'(?:AT_FDCWD(?:<[^>]*>)?, )?"([^"]+)"'
+RENAME = re.compile(rf"rename(?:at2?)?\({_AT}, {_AT}")
 FULL = ("write", "pwrite64", "writev", "fsync", "fdatasync", "mkdir", "mkdirat", "openat", "ftruncate", "rename", "renameat",
         "renameat2", "copy_file_range", "sendfile", "link", "linkat")
 """Where a full disk shows; the others can be killed at, or get EIO."""
-LEAST = ("fsync",)
-"""Ended where no call says so: every fsync of a folder, and of a file."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,17 @@ class Point:
     @property
     def options(self) -> tuple[str, ...]:
         """What strace is told."""
+        return self._options(self.number)
+
+    def _options(self, number: int) -> tuple[str, ...]:
         how = "signal=KILL" if self.fault == "KILL" else f"error={self.fault}"
-        return (*TRACED, "-e", f"inject={self.call}:{how}:when={self.number}")
+        return (*TRACED, "-e", f"inject={self.call}:{how}:when={number}")
+
+    @property
+    def tries(self) -> list[tuple[str, ...]]:
+        """Files that are only read are opened a few times more or less: then the call has another number."""
+        near = (0, 0, -1, 1, -2, 2, -3, 3, 0) if self.call == "openat" and self.fault != "KILL" else (0,)
+        return [self._options(self.number + step) for step in near if self.number + step > 0]
 
 
 @dataclass
@@ -81,19 +90,24 @@ def course(place: Place, scenario: Scenario) -> Course:
 def judge(place: Place, straight: Course, point: Point) -> Verdict:
     """Begin anew, put the fault in, look; run the command again, look again."""
     scenario = straight.scenario
-    place.begin(scenario)
-    ran = place.run(scenario.argv, trace=point.options)
+    for options in point.tries:
+        place.begin(scenario)
+        ran = place.run(scenario.argv, trace=options)
+        injected = [normal(line, [place.case]) for line in ran.trace.splitlines() if "(INJECTED)" in line]
+        hit = ran.code == -9 if point.fault == "KILL" else any(point.what in line for line in injected)
+        if hit:
+            break
     now = judging.tree(place.case)
-    injected = [line for line in ran.trace.splitlines() if "(INJECTED)" in line or "INJECTED" in line]
-    verdict = Verdict(point, bool(injected) or (point.fault == "KILL" and ran.code == -9), ran.code, told=_told(ran))
+    verdict = Verdict(point, hit, ran.code, told=_told(ran))
     name = f"out/{scenario.result}"
     complete = judging.below(now, name) == judging.below(straight.after, name) or (scenario.timed and ran.code == 0)
     verdict.wrong += judging.torn(scenario, now, straight.before, straight.after)
     if point.fault == "KILL":
         if ran.code == 0 and not complete:
             verdict.wrong.append("exit 0 with an incomplete result")
-    else:
-        verdict.wrong += judging.told(ran, point.fault, complete=complete, cache="case/cache" in point.what)
+    elif hit:
+        verdict.wrong += judging.told(ran, point.fault, complete=complete, cache="case/cache" in point.what,
+                                      cached=judging.below(now, "cache") == judging.below(straight.after, "cache"))
     again = place.run(scenario.argv)
     verdict.wrong += judging.ended_well(scenario, again, judging.tree(place.case), straight.after)
     return verdict
@@ -114,7 +128,7 @@ def unsynced(straight: Course, trace: str) -> list[str]:
             written[match[1]] = "synced"
             for folder in [k for k, v in written.items() if v == f"renamed in {match[1]}"]:
                 del written[folder]
-        elif match := re.match(r'rename(?:at2?)?\((?:AT_FDCWD(?:<[^>]*>)?, )?"([^"]+)", (?:AT_FDCWD(?:<[^>]*>)?, )?"([^"]+)"', line):
+        elif match := RENAME.match(line):
             if written.get(match[1]) == "written":
                 found.append(f"{match[1]} was renamed before it was synced")
             written.pop(match[1], None)

@@ -43,7 +43,7 @@ class Ran:
 
 def environment(cache: Path, tmp: Path, **more: str) -> dict[str, str]:
     """One thread, an own cache, an own folder for temporary files."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/plugin")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/plugin"), str(HERE / "plugin")])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MMTOOL_CACHE": str(cache), "TMPDIR": str(tmp),
             "PYTHONDONTWRITEBYTECODE": "1", **more}
 
@@ -63,6 +63,13 @@ class Server:
         self.process.stdin.close()
         self.process.wait(20)
 
+    def ask(self, request: dict) -> dict:
+        """One request, one answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
     def _answer(self) -> dict:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -70,40 +77,57 @@ class Server:
             raise RuntimeError("the fork server died")
         return json.loads(line)
 
-    def _say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+    def start(self, argv: Sequence[object], env: dict[str, str], cwd: Path, log: Path, *, trace: Sequence[str] = ()) -> Child:
+        """A command that runs. `trace`: options of strace, which is attached first."""
+        pid = self.ask({"argv": [str(a) for a in argv], "env": env, "cwd": str(cwd), "log": str(log)})["pid"]
+        tracer = None if not trace else _attach(pid, log.with_name(log.name + ".trace"), trace)
+        self.ask({"go": pid})
+        return Child(self, pid, log, tracer)
 
     def run(self, argv: Sequence[object], env: dict[str, str], cwd: Path, log: Path, *, trace: Sequence[str] = (),
             act: Callable[[int], None] | None = None) -> Ran:
-        """One command. `trace`: options of strace, which is attached first; `act(pid)` runs beside it in a thread."""
-        self._say(json.dumps({"argv": [str(a) for a in argv], "env": env, "cwd": str(cwd), "log": str(log)}))
-        pid = self._answer()["pid"]
-        tracer = None if not trace else _attach(pid, log.with_name(log.name + ".trace"), trace)
-        started, hung = time.monotonic(), threading.Event()
+        """One command to its end. `act(pid)` runs beside it, in a thread."""
+        child = self.start(argv, env, cwd, log, trace=trace)
+        if act is None:
+            return child.wait()
+        actor = threading.Thread(target=act, args=(child.pid,))
+        actor.start()
+        ran = child.wait()
+        actor.join()
+        return ran
+
+
+class Child:
+    """A command that was started."""
+
+    def __init__(self, server: Server, pid: int, log: Path, tracer: subprocess.Popen[str] | None) -> None:
+        self.server, self.pid, self.log, self.tracer = server, pid, log, tracer
+        self.started = time.monotonic()
+
+    @property
+    def err(self) -> str:
+        """What it has said on stderr so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, most_seconds: float = MOST_SECONDS) -> Ran:
+        """Its end; after so many seconds it is killed."""
+        hung = threading.Event()
 
         def give_up() -> None:
             hung.set()
-            kill_session(pid)
+            kill_session(self.pid)
 
-        timer = threading.Timer(MOST_SECONDS, give_up)
+        timer = threading.Timer(most_seconds, give_up)
         timer.start()
-        self._say("go")
-        actor = None if act is None else threading.Thread(target=act, args=(pid,))
-        if actor is not None:
-            actor.start()
-        code = self._answer()["code"]
-        seconds = time.monotonic() - started
+        code = self.server.ask({"wait": self.pid})["code"]
+        seconds = time.monotonic() - self.started
         timer.cancel()
-        if actor is not None:
-            actor.join()
         traced = ""
-        if tracer is not None:
-            tracer.wait(20)
-            traced = log.with_name(log.name + ".trace").read_text(errors="replace")
-        return Ran(code, log.read_text(errors="replace"), log.with_name(log.name + ".out").read_text(errors="replace"),
-                   seconds, hung.is_set(), traced)
+        if self.tracer is not None:
+            self.tracer.wait(20)
+            traced = self.log.with_name(self.log.name + ".trace").read_text(errors="replace")
+        out = self.log.with_name(self.log.name + ".out").read_text(errors="replace")
+        return Ran(code, self.err, out, seconds, hung.is_set(), traced)
 
 
 def _attach(pid: int, log: Path, options: Sequence[str]) -> subprocess.Popen[str]:
@@ -140,6 +164,14 @@ def kill_session(leader: int, number: int = signal.SIGKILL) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+
+
+def until(holds: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait for something; AssertionError where it does not come."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.001)
 
 
 def ended(leader: int, seconds: float) -> bool:

@@ -68,12 +68,12 @@ class Place:
     def __init__(self, root: Path, server: Server) -> None:
         self.root, self.server, self.case = root, server, root / "case"
         root.mkdir(parents=True, exist_ok=True)
-        self.names = {"out": self.case / "out", "data": _table(root / "data.jsonl", 24), "long": _table(root / "long.jsonl", 520),
-                      "features": root / "features", "model": root / "model.safetensors"}
+        self.names = {"out": self.case / "out", "data": _table(root / "data.jsonl", 24),
+                      "long": _table(root / "long.jsonl", 520), "features": root / "features", "model": root / "model.safetensors"}
         self.env = environment(self.case / "cache", self.case / "tmp", MMTOOL_CHECKPOINT_SECONDS="0")
         self.clear()
-        for argv in (("extract", "{data}", "-o", "{features}", *LETTERS), ("train", "{features}", "-t", "label", "-o", "{model}")):
-            self.sure(argv)
+        self.sure(("extract", "{data}", "-o", "{features}", *LETTERS))
+        self.sure(("train", "{features}", "-t", "label", "-o", "{model}"))
         self.clear()
 
     def argv(self, argv: tuple[str, ...]) -> list[str]:
