@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmtool import console, opening, report
+from mmtool import console, files, opening, report
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import Interrupted, UsageError
+from mmtool.locks import locked
 from mmtool.settings import Settings
 from mmtool.training import candidates, checks, comparing
 from mmtool.training.keeping import Place
@@ -43,8 +39,8 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
     candidates.check(wanted, {c: a.task for c, a in trainer.targets.items()})
-    with _ended_by_term(), tempfile.TemporaryDirectory(prefix="mmtool-") as folder:
-        place = Place(Path(folder) / "compare.safetensors")
+    with locked(output), files.scratch() as folder:
+        place = Place(folder / "compare.safetensors")
         place.begin("compare", {})
         try:
             ready = trainer.prepare(place)
@@ -56,8 +52,6 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
                                          trials=asked.search)
         except Interrupted:  # what it had kept is gone with the folder
             raise Interrupted("interrupted") from None
-        finally:
-            place.release()
     first = next(iter(found.values()))
     facts = [("data", name), ("rows", f"{len(trainer.learning)} that train or validate; "
                                       f"{len(trainer.split.test)} of the test were left alone"),
@@ -67,19 +61,3 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
                             f"fusions and inputs of {Path(name).name or name}")
     return Result(found, trainer.exit_code)
 
-
-@contextmanager
-def _ended_by_term() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does, so that nothing is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -17,10 +17,11 @@ from mmtool.extract import Settings as ExtractSettings
 from mmtool.features.format import status_column
 from mmtool.features.reader import Features
 from mmtool.inputs import NEVER_INPUTS, modality_of_column
+from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, ids_and_rows, open_manifest
 from mmtool.manifest.rows import Row
 from mmtool.matching import check_features
-from mmtool.model import Model, load
+from mmtool.model import Model, is_model, load
 from mmtool.network import having, key_of, only, subsets, take
 from mmtool.training import data as training_data
 from mmtool.training import measure, splits, targets
@@ -55,13 +56,19 @@ class Result:
     exit_code: int = 0
 
 
+def evaluate(what: Path, data: str, output: Path, settings: Settings) -> Result:
+    """Score a model, or predictions of any tool, and write the report."""
+    report.check_report(output)
+    with locked(output):
+        return (evaluate_model if is_model(what) else evaluate_predictions)(what, data, output, settings)
+
+
 def evaluate_model(path: Path, name: str, output: Path, settings: Settings) -> Result:
     """A model on the rows of features or of a manifest. Raises MMToolError where no row is left to score."""
     if settings.target is not None:
         raise UsageError("a model knows its targets", "leave --target out; it belongs to predictions")
     if settings.split not in ("test", "all"):
         raise UsageError(f"--split {settings.split!r} is not known", "use test or all")
-    report.check_report(output)
     model = load(path)
     if settings.by_input:
         fused_only = model.upstream is not None and opening.is_features(name) and Features(Path(name)).inputs == ["fused"]
@@ -235,7 +242,6 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise UsageError("--by-input hides inputs from a model; predictions are made already", "give the model")
     if settings.coverage is not None or settings.abstain_below is not None:
         raise UsageError("--coverage and --abstain-below belong to a model", "leave them out")
-    report.check_report(output)
     predictions = _read_predictions(path)
     opened = open_manifest(manifest)
     table = dict(ids_and_rows(opened))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
+from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
 from mmtool.readers import Readers
@@ -80,6 +82,15 @@ def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
     device = choose_device(settings.device)
     batch_size = choose_batch_size(settings.batch_size, device)
     check_precision(settings.precision)
+    with locked(output):
+        result = _extract(data, output, settings, device, batch_size)
+    if result.bad_rows > allowed_bad(result.rows):
+        result = replace(result, exit_code=TOO_MANY_BAD)
+    _report(result, output, time.monotonic() - started, settings)
+    return result
+
+
+def _extract(data: str | Manifest, output: Path, settings: Settings, device: torch.device, batch_size: int) -> Result:
     manifest = data if isinstance(data, Manifest) else open_aloud(data)
     about = scan(manifest)
     if taken := [c for c in about.columns if c.startswith(status_column(""))]:
@@ -93,12 +104,7 @@ def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
     except KeyboardInterrupt:
         kept = f"{partial.rows_done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
         raise Interrupted(f"interrupted; the same command goes on where it stopped: {kept}") from None
-    finally:
-        partial.release()
-    result = Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)},
-                    TOO_MANY_BAD if bad_rows > allowed_bad(about.rows) else 0)
-    _report(result, output, time.monotonic() - started, settings)
-    return result
+    return Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)}, 0)
 
 
 def parse_max_bad(text: str) -> Callable[[int], float]:
@@ -163,6 +169,7 @@ class _Run:
             if reading.plain is not None:
                 self.partial.write_tensors(name, layout.WEIGHTS, dict(reading.built.encoder.state_dict()))
         done = self.partial.rows_done
+        self._check_space(self.about.rows - done)
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")
         workers = self.settings.workers
@@ -173,6 +180,15 @@ class _Run:
                             for n, r in self.readings.items()}
             self._fill(loop, pool, done, caches)
         return self._finish(state)
+
+    def _check_space(self, rows: int) -> None:
+        """Say before the work starts that the disk will be too small, as far as that can be known."""
+        width = sum(r.built.encoder.dim for r in self.readings.values() if r.keep == "pooled")
+        need = rows * width * DTYPES[self.settings.precision].itemsize
+        free = shutil.disk_usage(self.partial.folder).free
+        if need > free:
+            console.warn(f"these features take up to {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the disk of "
+                         f"{self.partial.target}; when it is full, the rows that are done are kept")
 
     def _plan(self) -> str:
         return encoding.fingerprint([self.about.sha256, str(self.manifest.base.resolve()), self.stamps,

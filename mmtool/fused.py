@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mmtool.errors import ArtefactError, DataError, UsageError
 from mmtool.extraction.folder import Partial
 from mmtool.features.format import ERRORS, FORMAT, FRONT, HEADER, ROWS, check_target, shard_name, status_column, write_shard
 from mmtool.features.reader import Features
+from mmtool.locks import locked
 from mmtool.matching import check_features
 from mmtool.model import load, plugin_of, under
 from mmtool.network import Front, key_of
@@ -49,7 +49,7 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
     if front.fusion.returns != "pooled":
         raise UsageError(f"fusion {entry['name']!r} returns {front.fusion.returns}, not one vector a row",
                          "choose another; `train` can use this one")
-    with one_thread():
+    with locked(output), one_thread():
         if needs_fit:
             rows = _training_rows(features, entry["name"])
             front.fit(inputs_of(features, front.names, rows, front.fusion.takes))
@@ -114,16 +114,13 @@ def _write(features: Features, output: Path, front: Front, entry: dict[str, Any]
               "upstream": {"inputs": entries, "front": {"fusion": {k: entry[k] for k in ("name", "options")},
                                                         "identity": identity}}}
     partial.begin({"plan": encoding.fingerprint([header, "fuse"])})
-    try:
-        (partial.folder / "fused").mkdir(exist_ok=True)
-        header["shards"] = _shards(features, front, partial.folder / "fused")
-        files.write_tensors(partial.folder / "fused" / FRONT, kept)
-        for name in (ROWS, ERRORS):
-            shutil.copyfile(features.folder / name, partial.folder / name)
-        files.write_json(partial.folder / HEADER, header)
-        partial.place(header)
-    finally:
-        partial.release()
+    files.make_folder(partial.folder / "fused")
+    header["shards"] = _shards(features, front, partial.folder / "fused")
+    files.write_tensors(partial.folder / "fused" / FRONT, kept)
+    for name in (ROWS, ERRORS):
+        files.copy(features.folder / name, partial.folder / name)
+    files.write_json(partial.folder / HEADER, header)
+    partial.place(header)
 
 
 def _shards(features: Features, front: Front, folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, StorageError, UsageError
 from mmtool.inputs import Input
+from mmtool.locks import locked
 from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
 from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
@@ -49,8 +50,14 @@ class Settings:
 
 def predict(arguments: Sequence[str], settings: Settings) -> int:
     """Predict and print (or write with -o) one object a row; returns the exit code."""
-    if settings.output is not None:
-        predictions.check_target(settings.output)
+    if settings.output is None:
+        return _predict(arguments, settings)
+    predictions.check_target(settings.output)
+    with locked(settings.output):
+        return _predict(arguments, settings)
+
+
+def _predict(arguments: Sequence[str], settings: Settings) -> int:
     if settings.model is not None:
         from mmtool.predict_model import predict_with_model
 

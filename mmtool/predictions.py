@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mmtool import console
+from mmtool import console, files
 from mmtool.errors import TOO_MANY_BAD, StorageError, UsageError, split_status
 
 FAILED = 1
@@ -180,44 +181,51 @@ def check_target(path: Path) -> None:
 
 
 def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
-    """JSONL, or CSV or Parquet by the suffix (nested values as JSON); the file appears when it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """JSONL, or CSV or Parquet by the suffix (nested values as JSON); the file appears when it is whole.
+
+    Of an interrupted run what is there is kept as `NAME.partial.SUFFIX`: it may have cost hours.
+    """
     writer = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower(), _write_jsonl)
-    try:
-        writer(temporary, predictions)
-        temporary.replace(path)
-    except KeyboardInterrupt:  # what cost hours is not thrown away
-        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        temporary.replace(partial)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    interrupted = False
+
+    def until_interrupted() -> Iterator[dict[str, Any]]:
+        nonlocal interrupted
+        try:
+            yield from predictions
+        except KeyboardInterrupt:
+            interrupted = True
+
+    with files.writing(path, lambda: partial if interrupted else path) as f:
+        writer(f, until_interrupted())
+    if interrupted:
         console.warn(f"the predictions so far are in {partial}")
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        raise KeyboardInterrupt
+    partial.unlink(missing_ok=True)
 
 
-def _write_jsonl(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as f:
-        f.writelines(console.to_json(p) + "\n" for p in predictions)
+def _write_jsonl(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:
+    f.writelines((console.to_json(p) + "\n").encode() for p in predictions)
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
     return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else v for k in COLUMNS}
 
 
-def _write_csv(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS)
-        writer.writeheader()
-        writer.writerows(_flat(p) for p in predictions)
+def _write_csv(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:
+    text = io.TextIOWrapper(f, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(_flat(p) for p in predictions)
+    text.detach()  # flushed; the file is closed by whoever opened it
 
 
-def _write_parquet(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
+def _write_parquet(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(c, pa.float64() if c == "probability" else pa.string()) for c in COLUMNS])
     rows = iter(predictions)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(f, schema) as writer:
         while batch := list(islice(rows, 1000)):
             writer.write_table(pa.Table.from_pylist([_flat(p) for p in batch], schema))

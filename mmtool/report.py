@@ -84,33 +84,38 @@ class About:
 
 
 def check_report(folder: Path) -> None:
-    """May a report be written there? Raises MMToolError for a file, or a folder that holds anything else."""
+    """May a report be written there? Raises StorageError for a file, or a folder that holds anything else."""
     if folder.is_file():
         raise StorageError(f"{folder} is a file", "choose another -o", code="E_OUTPUT")
     if not folder.absolute().parent.is_dir():
         raise StorageError(f"{folder}: the folder {folder.absolute().parent} does not exist", "make it, or choose another -o",
                            code="E_NOT_FOUND")
-    if folder.is_dir() and (others := {p.name for p in folder.iterdir()} - {METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON}):
+    if not folder.exists():
+        return
+    if folder.resolve() == Path.cwd() or folder.is_mount():
+        raise StorageError(f"{folder} cannot be replaced as a whole", f"choose a folder inside it: -o {folder / 'report'}",
+                           code="E_OUTPUT")
+    others = {p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)}
+    others -= {METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON}
+    others |= {f"{PLOTS}/{p.name}" for p in (folder / PLOTS).glob("*") if p.suffix != ".svg"}
+    if others:
         raise StorageError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten",
                            code="E_OUTPUT")
 
 
 def write(folder: Path, scored: Scored, about: About) -> None:
-    """metrics.json, predictions.jsonl, plots and report.html; the page comes last."""
-    _clear(folder, METRICS)
-    files.write_bytes(folder / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
-    files.write_json(folder / METRICS, scored.metrics)
-    _write_page(folder, scored, about)
+    """metrics.json, predictions.jsonl, plots and report.html, in the place of an earlier report."""
+    _say_replaced(folder, METRICS)
+    with files.replacing(folder) as fresh:
+        files.write_bytes(fresh / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
+        files.write_json(fresh / METRICS, scored.metrics)
+        _write_page(fresh, scored, about)
 
 
-def _clear(folder: Path, comes: str) -> None:
-    """A folder without an old page or old numbers, which must not stand beside new ones; says so where they are no like."""
-    folder.mkdir(exist_ok=True)
+def _say_replaced(folder: Path, comes: str) -> None:
     goes, told = (COMPARISON, "comparison") if comes == METRICS else (METRICS, "report of scores")
     if (folder / goes).exists():
         console.warn(f"the {told} that was in {folder} is replaced")
-    for name in (PAGE, METRICS, PREDICTIONS, COMPARISON):
-        (folder / name).unlink(missing_ok=True)
 
 
 def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[str, str]], tasks: Mapping[str, str],
@@ -119,11 +124,12 @@ def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[s
     from mmtool.page.contents import Page, TargetPart
     from mmtool.page.write import write
 
-    _clear(folder, COMPARISON)
-    files.write_json(folder / COMPARISON, {"targets": dict(found)})
+    _say_replaced(folder, COMPARISON)
     parts = [TargetPart(column, tasks[column], [], one["metric"], one["greater_is_better"], {}, [], [], [], comparison=one)
              for column, one in found.items()]
-    write(folder, Page(title, facts, [], parts, lambda _: []))
+    with files.replacing(folder) as fresh:
+        files.write_json(fresh / COMPARISON, {"targets": dict(found)})
+        write(fresh, Page(title, facts, [], parts, lambda _: []))
 
 
 def show_comparison(found: Mapping[str, Any], *, to_stdout: bool = False) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from mmtool.errors import PluginError, StorageError
+from mmtool import files
+from mmtool.errors import PluginError, StorageError, storage_error
+from mmtool.locks import locked
 
 FOLDER = Path(__file__).parent / "samples/clipart"
 MANIFEST = "data.csv"
@@ -23,30 +24,28 @@ def shipped() -> Path:
 def copy(folder: Path) -> Path:
     """Copy the sample into a new or empty folder, the manifest last; returns the copy's manifest.
 
-    A copy that fails or is interrupted leaves the folder as empty as it was.
+    The folder appears whole or not at all.
     Raises MMToolError where the folder holds anything, or is none.
     """
     source = shipped().parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = sorted(path.name for path in folder.iterdir())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     except (FileExistsError, NotADirectoryError):
         raise StorageError(f"{folder} is a file", "name another folder", code="E_OUTPUT") from None
     except OSError as error:
-        raise StorageError(f"{folder} cannot be used: {error.strerror}", "name another folder", code="E_OUTPUT") from error
+        raise storage_error(error, f"{folder} cannot be used") from error
     if held == sorted(path.name for path in source.iterdir()) and \
             (folder / MANIFEST).read_bytes() == (source / MANIFEST).read_bytes():
         return folder / MANIFEST  # it is there already
     if held:
         raise StorageError(f"{folder} is not empty (it holds {held[0]!r})", "name a new folder", code="E_OUTPUT")
-    entries = sorted(source.iterdir(), key=lambda path: path.name == MANIFEST)  # whoever waits for it finds the rest
-    try:
-        for entry in entries:
-            _copy(entry, folder / entry.name)
-    except BaseException:
-        for entry in entries:
-            _remove(folder / entry.name)
-        raise
+    if folder.exists() and (folder.resolve() == Path.cwd() or folder.is_mount()):
+        raise StorageError(f"{folder} cannot be replaced as a whole", f"name a folder inside it: {folder / 'clipart'}",
+                           code="E_OUTPUT")
+    with locked(folder), files.replacing(folder) as fresh:
+        for entry in source.iterdir():
+            _copy(entry, fresh / entry.name)
     return folder / MANIFEST
 
 
@@ -57,11 +56,4 @@ def _copy(source: Path, target: Path) -> None:
         for entry in source.iterdir():
             _copy(entry, target / entry.name)
     else:
-        shutil.copyfile(source, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        files.copy(source, target)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmtool import plugins
+from mmtool import files, plugins
 from mmtool import scaffold_learning as learning
 from mmtool import scaffold_templates as templates
-from mmtool.errors import StorageError, UsageError
+from mmtool.errors import StorageError, UsageError, storage_error
+from mmtool.locks import locked
 
 
 def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | None = None) -> Path:
@@ -30,14 +31,12 @@ def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | Non
         raise UsageError(f"a plugin called {name!r} is installed already ({same[0].kind} of {same[0].package})",
                          "choose another name")
     package = folder / f"mmtool-{name}"
+    if package.exists():
+        raise StorageError(f"{package} exists already", "choose another name or folder with -o, or remove it", code="E_OUTPUT")
     try:
-        package.mkdir(parents=True)
-    except FileExistsError:
-        raise StorageError(f"{package} exists already", "choose another name or folder with -o, or remove it",
-                           code="E_OUTPUT") from None
+        package.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{package} cannot be made: {error.strerror}", "choose another folder with -o",
-                           code="E_OUTPUT") from error
+        raise storage_error(error, f"{package} cannot be made") from error
     module, about, use, care = {
         "encoder": (templates.MODULES.get(modality, templates.OTHER), templates.ABOUT, templates.USE, templates.CARE),
         "fusion": (learning.FUSION, learning.FUSION_ABOUT, learning.FUSION_USE, learning.FUSION_CARE),
@@ -45,10 +44,11 @@ def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | Non
     module_name = "mmtool_" + name.replace("-", "_")
     words = {"@ABOUT@": about, "@USE@": use, "@CARE@": care, "@NAME@": name, "@MODULE@": module_name, "@KIND@": kind,
              "@MODALITY@": modality, "@CLASS@": "".join(map(str.capitalize, name.split("-"))) + kind.capitalize()}
-    (package / "tests").mkdir()
-    for path, template in (("pyproject.toml", templates.PYPROJECT), (f"{module_name}.py", module),
-                           ("README.md", templates.README), ("tests/test_contract.py", templates.TEST)):
-        (package / path).write_text(_filled(template, words), encoding="utf-8")
+    with locked(package), files.replacing(package) as fresh:
+        (fresh / "tests").mkdir()
+        for path, template in (("pyproject.toml", templates.PYPROJECT), (f"{module_name}.py", module),
+                               ("README.md", templates.README), ("tests/test_contract.py", templates.TEST)):
+            files.write_bytes(fresh / path, _filled(template, words).encode())
     return package
 
 

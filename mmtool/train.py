@@ -12,6 +12,7 @@ from mmtool import console, encoding, opening, report, settings
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import Interrupted, MMToolError, StorageError, UsageError
 from mmtool.features.format import numerics
+from mmtool.locks import locked
 from mmtool.model import FORMAT, Model, is_model
 from mmtool.settings import Settings
 from mmtool.training import checks
@@ -39,6 +40,13 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     if not output.absolute().parent.is_dir():
         raise StorageError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o",
                            code="E_NOT_FOUND")
+    with locked(output):
+        model, exit_code = _train(name, output, asked, device)
+    _report(model)
+    return Result(model, exit_code)
+
+
+def _train(name: str, output: Path, asked: Settings, device: torch.device) -> tuple[Model, int]:
     data, known = opening.fingerprint(name)
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
@@ -58,10 +66,8 @@ def train(name: str, output: Path, asked: Settings) -> Result:
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on where it stopped") from None
     finally:
-        place.release()
         torch.set_num_threads(threads)
-    _report(model)
-    return Result(model, trainer.exit_code)
+    return model, trainer.exit_code
 
 
 def _go(trainer: Trainer, place: Place) -> Model:

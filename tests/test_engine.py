@@ -8,7 +8,7 @@ from mmtool_tiny import Greedy, Letters
 from torch import Tensor
 
 from mmtool.engine import Engine, choose_batch_size, choose_device, plan
-from mmtool.errors import MMToolError, UsageError
+from mmtool.errors import DeviceError, MMToolError, UsageError
 
 
 def cells(*lengths: int | None) -> list[Tensor | None]:
@@ -81,13 +81,13 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="there are 2 CUDA devices"):
+    with pytest.raises(DeviceError, match="there are 2 CUDA devices"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="no CUDA device"):
+    with pytest.raises(DeviceError, match="no CUDA device"):
         choose_device("cuda")
     for name in ("xla", "nonsense", "meta"):
-        with pytest.raises(UsageError):
+        with pytest.raises(DeviceError):
             choose_device(name)
 
 

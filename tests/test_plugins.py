@@ -99,7 +99,7 @@ def test_broken_plugins_harm_neither_the_help_nor_the_list_nor_other_plugins() -
 @pytest.mark.parametrize("name", BROKEN)
 def test_naming_a_broken_plugin_tells_its_distribution_and_the_cause(name: str,
                                                                      capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plugins", "info", name]) == 1
+    assert run(["plugins", "info", name]) == 7
     out, err = capsys.readouterr()
     assert out == ""
     assert f"encoder '{name}' of pkg-{name} 1.2" in err
@@ -113,7 +113,7 @@ def test_naming_a_broken_plugin_tells_its_distribution_and_the_cause(name: str,
 def test_two_plugins_of_one_name_are_marked_and_told_apart_by_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "list"]) == 0
     assert "encoder twin pkg-two 1.2 ambiguous: write pkg-two/twin" in _lines(capsys)
-    assert run(["plugins", "info", "twin"]) == 1
+    assert run(["plugins", "info", "twin"]) == 7
     assert "pkg-one/twin or pkg-two/twin" in capsys.readouterr().err
     assert run(["plugins", "info", "pkg-two/twin", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["distribution"] == "pkg-two"
@@ -122,7 +122,7 @@ def test_two_plugins_of_one_name_are_marked_and_told_apart_by_distribution(capsy
 def test_a_name_in_two_kinds_is_told_apart_by_the_kind(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install("pkg-one", "mix")
     install("pkg-two", "mix", "class Plugin:\n    api = 1\n    returns = 'pooled'", kind="fusion")
-    assert run(["plugins", "info", "mix"]) == 1
+    assert run(["plugins", "info", "mix"]) == 7
     err = capsys.readouterr().err
     assert "'mix' is the name of an encoder and of a fusion" in err
     assert "encoder/mix or fusion/mix" in err

@@ -155,7 +155,7 @@ def test_the_name_of_an_installed_plugin_of_any_kind_is_refused(tmp_path: Path) 
 def test_a_folder_that_exists_is_left_alone(mmtool: Callable, tmp_path: Path) -> None:
     (tmp_path / "mmtool-scent").mkdir()
     ran = mmtool("plugins", "new", "scent", "-o", tmp_path)
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (5, "")
     assert "mmtool-scent exists already" in ran.err
     assert not list((tmp_path / "mmtool-scent").iterdir())
 

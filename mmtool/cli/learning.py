@@ -117,7 +117,7 @@ def fuse(
     console.out_json({"features": str(output)}) if as_json else console.out(str(output))
 
 
-def evaluate(
+def evaluate_verb(
     what: Annotated[Path, typer.Argument(metavar="MODEL|PREDICTIONS", help="A model file, or JSON lines of predictions.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Features or a manifest; for predictions, the manifest.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="REPORT", help="The folder to write.")],
@@ -135,17 +135,15 @@ def evaluate(
     """Score a model, or predictions of any tool, with intervals and baselines."""
     opt.prepare(quiet, allow_download)
     from mmtool import report
-    from mmtool.evaluate import Settings, evaluate_model, evaluate_predictions
+    from mmtool.evaluate import Settings, evaluate
     from mmtool.extract import Settings as ExtractSettings
-    from mmtool.model import is_model
 
     if metric is not None and not by_input:
         raise UsageError("--metric belongs to --by-input", "say --by-input, too; metrics.json has every metric anyhow")
     extraction = ExtractSettings(weights=tuple(weights or ()), max_bad=max_bad, kept=False, device=device,
                                  batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed)
-    run = evaluate_model if is_model(what) else evaluate_predictions
-    result = run(what, data, output, Settings(split=split, target=target, by_input=by_input, metric=metric, seed=seed,
-                                              extraction=extraction, coverage=coverage, abstain_below=abstain_below))
+    result = evaluate(what, data, output, Settings(split=split, target=target, by_input=by_input, metric=metric, seed=seed,
+                                                   extraction=extraction, coverage=coverage, abstain_below=abstain_below))
     console.say(f"scored: {result.metrics['rows']} rows ({result.metrics['scored']})")
     report.show_all(result.metrics, report.SHOWN)
     report.tell_doubt(result.metrics)

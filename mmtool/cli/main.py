@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmtool import __version__, console
+from mmtool import __version__, console, stopping
 from mmtool.cli import options as opt
 from mmtool.cli.comparing import compare
-from mmtool.cli.learning import evaluate, fuse, info, train
+from mmtool.cli.learning import evaluate_verb, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
 from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError, storage_error
@@ -29,7 +29,7 @@ app.add_typer(plugins_app, name="plugins")
 app.command()(fuse)
 app.command()(train)
 app.command()(compare)
-app.command("eval")(evaluate)
+app.command("eval")(evaluate_verb)
 app.command()(info)
 app.command()(sample)
 
@@ -130,6 +130,7 @@ def predict(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
+    stopping.install()
     try:
         code = app(args=arguments, standalone_mode=False)
     except OutputClosed as e:
@@ -148,6 +149,9 @@ def run(arguments: list[str] | None = None) -> int:
         console.error("the memory does not suffice", "free some, or lower --batch-size and --workers", code="E_MEMORY")
         return 1
     except Exception as e:
+        if stopping.asked():  # some libraries turn the interruption of an import into an error of their own
+            console.warn("interrupted")
+            return INTERRUPTED
         if not hasattr(e, "format_message"):
             raise
         return _wrong_use(e)

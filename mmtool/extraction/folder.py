@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mmtool import console, files
-from mmtool.errors import LockedError, StorageError
+from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
 from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
@@ -25,50 +22,58 @@ PARTS = ".parts"
 
 
 class Partial:
-    """An unfinished features folder. A shard counts once its rows (`.parts/N.parquet`, written last) are there."""
+    """An unfinished features folder. A shard counts once its rows (`.parts/N.parquet`, written last) are there.
+
+    `.progress.json` is written first and goes last, when the folder has its final name: whatever holds it is of this run.
+    """
 
     def __init__(self, target: Path, *, pooled: bool) -> None:
         self.target = target = target.resolve()
         self.pooled = pooled
-        self._lock: int | None = None
         self.folder = target.with_name(target.name + ".partial")
-        self._old = target.with_name(f".{target.name}.old")
 
     def begin(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Resume what has the same `plan`, else start anew with `state`; returns the state that holds."""
-        if self._old.exists():  # killed between the two renames of `finish`, or just after
-            if not self.target.exists():
-                self._old.rename(self.target)
-            else:
-                shutil.rmtree(self._old)
-        try:
-            before: dict[str, Any] | None = json.loads((self.folder / PROGRESS).read_bytes())
-        except (OSError, ValueError):
-            before = None
+        """Resume what has the same `plan`, else start anew with `state`; returns the state that holds.
+
+        The caller holds the lock of the target.
+        """
+        files.sweep(self.target.parent)
+        self._mend()
+        before = self._state()
+        if before is not None and before.get("plan") == state["plan"]:
+            for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir())):
+                files.sweep(folder)
+            files.make_folder(self.folder / PARTS)
+            return before
         if before is not None:
-            self._take()
-            if before.get("plan") == state["plan"]:
-                for leftover in self.folder.rglob(".*.tmp"):
-                    leftover.unlink()
-                return before
             console.say(f"{self.folder} was left by a run over other rows or with other encoders; starting anew")
-        if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():
-            self._put_in_place()  # killed when all was there
         if self.folder.exists():
-            if not (self.folder / PROGRESS).exists() and any(self.folder.iterdir()):
+            files.sweep(self.folder)
+            if before is None and any(self.folder.iterdir()):
                 raise StorageError(f"{self.folder} is in the way and is no unfinished features folder", "move it away",
                                    code="E_OUTPUT")
-            shutil.rmtree(self.folder)
-        (self.folder / PARTS).mkdir(parents=True)
-        self._take()
+            files.remove(self.folder)
+        files.make_folder(self.folder)
         files.write_json(self.folder / PROGRESS, state)
+        files.make_folder(self.folder / PARTS)
         return state
 
-    def _take(self) -> None:
-        """Keep other runs out, until this process ends or the folder is in its place."""
-        self.release()
-        refusal = LockedError(f"another run is writing {self.target}", "wait for it, or choose another -o")
-        self._lock = files.lock(self.folder, refusal)
+    def _mend(self) -> None:
+        """End what a killed `place` began: the features that it replaced go, or come back where nothing has their name."""
+        old = files.former(self.target)
+        if old.exists():
+            files.remove(old) if self.target.exists() else old.rename(self.target)
+        if (self.target / PROGRESS).exists():  # in its place, just not yet tidied
+            (self.target / PROGRESS).unlink()
+        if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
+            files.remove(self.folder)
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.folder / PROGRESS).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     @property
     def shards_done(self) -> int:
@@ -88,14 +93,14 @@ class Partial:
 
     def write_tensors(self, name: str, file: str, tensors: dict[str, Tensor]) -> None:
         """Keep what an encoder learned in `fit`, or the weights that a model brought."""
-        (self.folder / name).mkdir(exist_ok=True)
+        files.make_folder(self.folder / name)
         files.write_tensors(self.folder / name / file, {k: v.detach().cpu().clone() for k, v in tensors.items()})
 
     def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
         """One whole shard: every input's tokens, then its rows."""
         for name, blocks in encoded.items():
-            (self.folder / name).mkdir(exist_ok=True)
+            files.make_folder(self.folder / name)
             write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
         rows_file.write_part(self._part(number), part, columns)
 
@@ -112,11 +117,12 @@ class Partial:
         self.place(header)
 
     def place(self, header: dict[str, Any]) -> None:
-        """All is there: put the folder in its place."""
+        """All is there: put the folder in its place. At every instant whole features have that name, old or new."""
         self._say_replaced(header)
-        shutil.rmtree(self.folder / PARTS)
-        (self.folder / PROGRESS).unlink()
-        self._put_in_place()
+        files.remove(self.folder / PARTS)
+        files.put_in_place(self.folder, self.target)
+        (self.target / PROGRESS).unlink()
+        files.sync_folder(self.target)
 
     def _say_replaced(self, header: dict[str, Any]) -> None:
         try:
@@ -127,20 +133,6 @@ class Partial:
             if before.get(key) != header[key]:
                 console.warn(f"the features in {self.target}, of other {what}, are replaced")
                 return
-
-    def _put_in_place(self) -> None:
-        if self.target.exists():
-            self.target.rename(self._old)
-        self.folder.rename(self.target)
-        files.sync_folder(self.target.parent)
-        if self._old.exists():
-            shutil.rmtree(self._old)
-
-    def release(self) -> None:
-        """Let other runs in again."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def width(self, name: str, shards: int) -> int | None:
         """The width of an input's tokens, from the first shard that has any."""
@@ -155,6 +147,5 @@ class Partial:
         """SHA-256 of a shard's file for each input."""
         sums = {}
         for name in inputs:
-            with (self.folder / name / shard_name(number)).open("rb") as f:
-                sums[name] = hashlib.file_digest(f, "sha256").hexdigest()
+            sums[name] = files.sha256(self.folder / name / shard_name(number))
         return sums

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,17 +43,14 @@ def write_part(path: Path, part: Part, columns: Sequence[str]) -> None:
 
 def join(parts: Sequence[Path], target: Path) -> None:
     """All parts as one file, a row group each."""
-    with target.open("wb") as f:
-        with pq.ParquetWriter(f, pq.read_schema(parts[0]).remove_metadata(), **OPTIONS) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part).replace_schema_metadata(None))
-        f.flush()
-        os.fsync(f.fileno())
+    with files.writing(target) as f, pq.ParquetWriter(f, pq.read_schema(parts[0]).remove_metadata(), **OPTIONS) as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part).replace_schema_metadata(None))
 
 
 def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[str, ...]]) -> None:
     """errors.jsonl: one line a bad cell, in the order of the rows."""
-    with target.open("w", encoding="utf-8", newline="\n") as f:
+    with files.writing(target) as f:
         for part in parts:
             for row in pq.read_table(part).to_pylist():
                 for name in sorted(inputs):
@@ -62,11 +58,9 @@ def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[st
                     if status not in ("ok", "missing"):
                         column = "+".join(inputs[name])
                         cell = row[inputs[name][0]] if len(inputs[name]) == 1 else None
-                        f.write(json.dumps({"id": row["id"], "input": name, "column": column,
+                        f.write((json.dumps({"id": row["id"], "input": name, "column": column,
                                             "path": cell if cell is None or len(cell) < 1000 else cell[:1000] + "…",
-                                            "reason": status}, ensure_ascii=False) + "\n")
-        f.flush()
-        os.fsync(f.fileno())
+                                            "reason": status}, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def count(part: Path, inputs: Sequence[str]) -> Count:

@@ -19,8 +19,6 @@ from mmtool.page.worst import worst_rows
 from mmtool.report import PAGE, PLOTS
 
 OWN_SECTION = ("comparison", "worth")
-KINDS = (*OWN_SECTION, "inputs", "confusion", "roc", "pr", "reliability", "selective", "tags", "counts", "truth", "residuals",
-         "curves")
 MEDIA_BYTES = 1_500_000
 """What the pictures and sounds of a page may hold together."""
 URI_KINDS = {"image": ("data:image/jpeg;base64,", "data:image/png;base64,"),
@@ -29,14 +27,11 @@ TEXT_CHARS = 600
 
 
 def write(folder: Path, page: Page) -> None:
-    """Write the page and its plots into an existing folder, over those of an earlier run; equal pages give equal bytes."""
+    """Write the page and its plots into a new folder; equal pages give equal bytes."""
     plots = [plots_of(part) for part in page.targets]
     names = _names([part.column for part in page.targets])
     kept = {f"{name}-{plot.kind}.svg": plot.svg for name, each in zip(names, plots, strict=True) for plot in each}
-    (folder / PLOTS).mkdir(exist_ok=True)
-    for old in sorted((folder / PLOTS).glob("*.svg")):
-        if old.name not in kept and old.stem.rpartition("-")[2] in KINDS:
-            old.unlink()
+    (folder / PLOTS).mkdir()
     for name, svg in sorted(kept.items()):
         files.write_bytes(folder / PLOTS / name, svg)
     files.write_bytes(folder / PAGE, render(page, plots).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -129,7 +128,7 @@ def _fill(path: Path, raws: Iterable[Raw], job: Job, name: str, workers: int,
             ahead.append(some)
             yield Task(name, some)
 
-    with Readers(workers, {name: job}) as pool, path.open("wb") as f:
+    with Readers(workers, {name: job}) as pool, files.writing(path) as f:
         for outcomes in pool.map(tasks()):
             for raw, outcome in zip(ahead.popleft(), outcomes, strict=True):
                 statuses.append(outcome.reason if outcome.status == "bad" else outcome.status)
@@ -141,8 +140,6 @@ def _fill(path: Path, raws: Iterable[Raw], job: Job, name: str, workers: int,
                     f.write(np.ascontiguousarray(x).data)
                     start, written = start + x.size, written + x.nbytes
             advance(len(outcomes))
-        f.flush()
-        os.fsync(f.fileno())
     return {"statuses": statuses, "places": places, "dtype": dtype}
 
 

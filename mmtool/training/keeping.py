@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mmtool import console, files
-from mmtool.errors import Interrupted, LockedError, StorageError
+from mmtool import console, files, stopping
+from mmtool.errors import Interrupted, StorageError
 
 PLAN = "plan.json"
 SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
@@ -32,79 +29,49 @@ SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
 
 
 class Place:
-    """The partial folder of one model, locked against a second run."""
+    """The partial folder of one model; whoever uses it holds the lock of the model."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output.absolute().with_name(output.name + ".partial")
         self.stop = threading.Event()
-        self._lock: int | None = None
 
     def begin(self, plan: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Go on with what has this plan, else start anew with these `facts`; returns the facts that hold.
 
-        Raises MMToolError for a folder of that name that is none of ours, and where another run holds it.
+        Raises StorageError for a folder of that name that is none of ours.
         """
+        files.sweep(self.folder.parent)
+        for folder in (self.folder, self.folder / "cells"):
+            files.sweep(folder)
         if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
             raise StorageError(f"{self.folder} is in the way and is no unfinished model", "move it away", code="E_OUTPUT")
-        self.folder.mkdir(exist_ok=True)
-        refusal = LockedError(f"another run is training {self.output}", "wait for it, or choose another -o")
-        self._lock = files.lock(self.folder, refusal)
+        files.make_folder(self.folder)
         try:
             before = json.loads((self.folder / PLAN).read_bytes())
         except (OSError, ValueError):
             before = {}
         if before.get("plan") == plan:
-            for leftover in self.folder.rglob(".*.tmp"):
-                leftover.unlink()
             console.say(f"going on from what {self.folder.name} holds")
             return dict(before["facts"])
         if before:
             console.say(f"{self.folder} was left by another run; starting anew")
-        for old in self.folder.iterdir():
-            if old.name != PLAN:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            files.remove(self.folder)
+            files.make_folder(self.folder)
         files.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
         return facts
 
-    def release(self) -> None:
-        """Let other runs in."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
     def remove(self) -> None:
         """The model is written: nothing has to be kept."""
-        shutil.rmtree(self.folder)
-        self.release()
+        files.remove(self.folder)
 
     def keeper(self, name: int | str) -> Keeper:
         """That of one training of the run; no two may have one name."""
         return Keeper(self.folder / f"part-{name}.safetensors", self.stop)
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
+    def signals(self) -> AbstractContextManager[None]:
         """The first Ctrl-C or SIGTERM lets a step end and the state be kept; a second one ends at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        owner = os.getpid()
-
-        def asked(number: int, frame: object) -> None:
-            if os.getpid() != owner:  # a loader process, which the training ends
-                return
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-            self.stop.set()
-            console.say("ending after this step; once more to end at once")
-
-        before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return stopping.after_step(self.stop)
 
 
 class Keeper:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmtool import console
+from mmtool import console, stopping
 from mmtool.errors import MMToolError
 from mmtool.training.solve import one_thread
 
@@ -68,8 +68,7 @@ def _begin(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a run ends
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stopping.in_child()
     torch.set_num_threads(1)
     console.set_quiet(True)
 

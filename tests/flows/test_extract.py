@@ -129,7 +129,7 @@ def test_bad_cells_are_counted_and_every_good_one_is_kept(mmtool: Callable, tmp_
     errors = [json.loads(line) for line in (tmp_path / "f/errors.jsonl").read_text().splitlines()]
     assert [(e["id"], e["input"]) for e in errors] == [
         ("r1", "photo"), ("r2", "photo"), ("r3", "photo"), ("r4", "photo"), ("r5", "clip"), ("r6", "photo"), ("r8", "title")]
-    assert errors[3]["reason"] == "no such file"
+    assert errors[3]["reason"].endswith("no such file")
     assert errors[3]["path"] == "4.png"
     assert "says so itself" in errors[6]["reason"]
     features = Features(tmp_path / "f")
@@ -256,7 +256,7 @@ def test_like_refuses_another_encoder_and_says_which(mmtool: Callable, tmp_path:
     header = tmp_path / "f/features.json"
     header.write_text(header.read_text().replace('"revision": 1', '"revision": 7'))
     ran = mmtool("extract", manifest, "-o", tmp_path / "g", "--like", tmp_path / "f")
-    assert ran.code == 1
+    assert ran.code == 4
     assert "differs in revision" in ran.err
 
 
@@ -297,14 +297,14 @@ def test_odd_names_and_cells_are_printed_literally_and_kept(mmtool: Callable, tm
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["nowhere.csv"], 1, "does not exist"),
-    (["d/data.csv", "-e", "title=nothing-like-it"], 1, "no encoder plugin is called 'nothing-like-it'"),
+    (["nowhere.csv"], 5, "does not exist"),
+    (["d/data.csv", "-e", "title=nothing-like-it"], 7, "no encoder plugin is called 'nothing-like-it'"),
     (["d/data.csv", "-e", "titel=tiny-letters"], 2, "no column 'titel'"),
     (["d/data.csv", "-e", "photo=tiny-colour,scal=1"], 2, "has no option 'scal'"),
     (["d/data.csv", "-e", "photo=tiny-colour,scale=big"], 2, "is not float"),
     (["d/data.csv", "-e", "photo+clip=tiny-colour"], 2, "reads one column"),
-    (["d/data.csv", "-e", "photo=tiny-colour", "--device", "cuda:99"], 2, "CUDA"),
-    (["d/data.csv", "-e", "photo=tiny-colour", "--device", "toaster"], 2, "is no device"),
+    (["d/data.csv", "-e", "photo=tiny-colour", "--device", "cuda:99"], 8, "CUDA"),
+    (["d/data.csv", "-e", "photo=tiny-colour", "--device", "toaster"], 8, "is no device"),
     (["d/data.csv", "-e", "photo=tiny-colour", "--batch-size", "0"], 2, "--batch-size"),
     (["d/data.csv", "-e", "photo=tiny-colour", "--precision", "fp8"], 2, "--precision"),
     (["d/data.csv", "-e", "photo=tiny-colour", "--max-bad", "much"], 2, "--max-bad"),
@@ -326,7 +326,7 @@ def test_other_files_are_never_overwritten(mmtool: Callable, tmp_path: Path) -> 
     before = folder_bytes(tmp_path / "d")
     for target in (tmp_path / "d", tmp_path / "d/0.png", tmp_path / "no/such/folder"):
         ran = mmtool("extract", manifest, "-o", target, "-e", "title=tiny-letters")
-        assert ran.code == 1
+        assert ran.code == 5
         assert "-o" in ran.err
     assert folder_bytes(tmp_path / "d") == before
 

@@ -21,6 +21,7 @@ from mmtool import readers
 from mmtool.cells import Source
 from mmtool.errors import MMToolError
 from mmtool.features.reader import Features
+from mmtool.locks import locked
 from mmtool.readers import Readers
 from mmtool.reading import Job, Task
 
@@ -140,19 +141,18 @@ def test_a_file_of_the_user_in_the_folder_is_kept(mmtool: Callable, tmp_path: Pa
     mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
     (tmp_path / "f/notes.txt").write_text("precious")
     ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
-    assert (ran.code, "'notes.txt'" in ran.err) == (1, True)
+    assert (ran.code, "'notes.txt'" in ran.err) == (5, True)
     assert (tmp_path / "f/notes.txt").read_text() == "precious"
 
 
 def test_two_runs_do_not_write_one_folder(mmtool: Callable, tmp_path: Path) -> None:
-    from mmtool.extraction.folder import Partial
-
     manifest = make_manifest(tmp_path / "d", 3)
-    other = Partial(tmp_path / "f", pooled=True)
-    other.begin({"plan": "another"})
-    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
-    assert (ran.code, "another run is writing" in ran.err) == (1, True)
-    assert (tmp_path / "f.partial/.progress.json").exists()
+    with locked(tmp_path / "f"):
+        ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert ran.code == 6
+    assert f"error[E_LOCKED]: another run writes {tmp_path / 'f'}: process {os.getpid()} on " in ran.err
+    assert mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS).code == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"d", "f"}
 
 
 def test_targets_that_cannot_be_replaced_are_refused_first(mmtool: Callable, tmp_path: Path,
@@ -162,7 +162,7 @@ def test_targets_that_cannot_be_replaced_are_refused_first(mmtool: Callable, tmp
     monkeypatch.chdir(tmp_path / "empty")
     for target in (".", "..", tmp_path / ("x" * 250)):
         ran = mmtool("extract", manifest, "-o", target, *LETTERS)
-        assert ran.code == 1
+        assert ran.code == 5
         assert "Traceback" not in ran.err
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_header_and_a_reserved_column_are_said(mmtool: Callable, tmp_p
     for header in ("{}", "[]", '{"format": 1, "inputs": {"a": {}}, "shards": []}', '{"format": 99}'):
         (tmp_path / "f/features.json").write_text(header)
         ran = mmtool("extract", manifest, "-o", tmp_path / "g", "--like", tmp_path / "f")
-        assert ran.code == 1
+        assert ran.code == 4
         assert "Traceback" not in ran.err
     (tmp_path / "a.csv").write_text("title,status:title\nabc,x\n")
     ran = mmtool("extract", tmp_path / "a.csv", "-o", tmp_path / "g", *LETTERS)

@@ -84,28 +84,28 @@ def test_a_copy_is_the_same_files_and_a_table_like_any_other(mmtool: Callable, t
 def test_a_folder_with_something_in_it_is_refused_and_kept(mmtool: Callable, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     ran = mmtool("sample", tmp_path)
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (5, "")
     assert "not empty (it holds 'mine.txt')" in ran.err
     assert folder_bytes(tmp_path) == {"mine.txt": b"mine"}
     ran = mmtool("sample", tmp_path / "mine.txt")
-    assert (ran.code, "mine.txt is a file" in ran.err) == (1, True)
+    assert (ran.code, "mine.txt is a file" in ran.err) == (5, True)
 
 
-def test_a_copy_that_fails_leaves_the_folder_empty(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
+def test_a_copy_that_fails_leaves_nothing(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmtool import files
 
-    copyfile, left = shutil.copyfile, [100]
+    copy, left = files.copy, [100]
 
     def full(source: Path, target: Path) -> object:
         left[0] -= 1
         if not left[0]:
             raise OSError(28, "No space left on device", str(target))
-        return copyfile(source, target)
+        return copy(source, target)
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(files, "copy", full)
     ran = mmtool("sample", tmp_path / "copy")
-    assert (ran.code, "No space left" in ran.err) == (1, True)
-    assert list((tmp_path / "copy").iterdir()) == []
+    assert (ran.code, "error[E_NO_SPACE]" in ran.err) == (5, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_extract_counts_the_missing_cells(mmtool: Callable, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_second_call_finds_its_own_copy(mmtool: Callable, tmp_path: Path) -> N
     first, second = (mmtool("sample", tmp_path / "s") for _ in range(2))
     assert (first.code, first.out) == (second.code, second.out) == (0, f"{tmp_path / 's' / 'data.csv'}\n")
     (tmp_path / "s/data.csv").write_text("mine\n")
-    assert mmtool("sample", tmp_path / "s").code == 1
+    assert mmtool("sample", tmp_path / "s").code == 5
 
 
 def test_an_empty_name_is_no_manifest(mmtool: Callable, tmp_path: Path) -> None:

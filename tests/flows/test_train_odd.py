@@ -57,7 +57,7 @@ def test_bad_cells_of_any_encoder_count_against_max_bad(mmtool: Callable, tmp_pa
 def test_a_folder_in_the_place_of_the_model_is_seen_before_any_work(mmtool: Callable, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").mkdir()
     ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LETTERS)
-    assert ran.code == 1
+    assert ran.code == 5
     assert "is a folder" in ran.err
     assert "solved" not in ran.err
 
@@ -70,13 +70,13 @@ def test_a_model_that_cannot_be_written_keeps_what_was_learned(mmtool: Callable,
 
     def full(path: Path, content: bytes) -> str:
         if path == model:
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device", str(path))
         return write_bytes(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_bytes", full)
         ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-learned", "--epochs", "2")
-    assert (ran.code, "No space left" in ran.err) == (1, True), ran.err
+    assert (ran.code, "error[E_NO_SPACE]" in ran.err) == (5, True), ran.err
     assert (tmp_path / "m.safetensors.partial").is_dir()
     ran = mmtool("train", data, "-t", "label", "-o", model, "-e", "a=tiny-learned", "--epochs", "2")
     assert (ran.code, "going on" in ran.err) == (0, True), ran.err
@@ -208,7 +208,7 @@ def test_predictions_of_another_kind_are_no_crash(mmtool: Callable, tmp_path: Pa
     data = table(tmp_path)
     path = write(tmp_path / "p.jsonl", [{"id": row["id"], **wrong} for row in read(data)])
     ran = mmtool("eval", path, data, "-t", target, "-o", tmp_path / "r")
-    assert (ran.code, "does not hold predictions of" in ran.err) == (1, True), ran.err
+    assert (ran.code, "does not hold predictions of" in ran.err) == (4, True), ran.err
 
 
 def test_a_split_is_read_by_extract_as_by_train(mmtool: Callable, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_another_command_does_not_take_what_was_left(mmtool: Callable, tmp_path:
     (tmp_path / "n.safetensors.partial").mkdir()
     (tmp_path / "n.safetensors.partial/mine.txt").write_text("precious")
     ran = mmtool("train", data, "-t", "label", "-o", tmp_path / "n.safetensors", *LETTERS)
-    assert ran.code == 1
+    assert ran.code == 5
     assert "in the way" in ran.err
     assert (tmp_path / "n.safetensors.partial/mine.txt").exists()
 

@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 import page_made as made
 import pytest
 
+from mmtool.errors import StorageError
+from mmtool.files import replacing
 from mmtool.page.contents import Curve, Page, Shown, TargetPart
 from mmtool.page.write import MEDIA_BYTES, write
 from mmtool.report import check_report
@@ -72,11 +74,20 @@ def test_equal_pages_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_second_report_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    for page in (made.page(made.classify()), made.page(made.regress())):
+        with replacing(tmp_path / "r") as fresh:
+            write(fresh, page)
+    assert plots(tmp_path / "r") == ["price-inputs.svg", "price-residuals.svg", "price-truth.svg"]
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+    check_report(tmp_path / "r")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "plots/mine.png"])
+def test_a_folder_with_other_files_is_no_place_for_a_report(tmp_path: Path, name: str) -> None:
     write(tmp_path, made.page(made.classify()))
-    (tmp_path / "plots" / "mine.svg").write_text("<svg/>")
-    write(tmp_path, made.page(made.regress()))
-    assert plots(tmp_path) == ["mine.svg", "price-inputs.svg", "price-residuals.svg", "price-truth.svg"]
-    check_report(tmp_path)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(StorageError, match=f"holds other files, such as {name}"):
+        check_report(tmp_path)
 
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
@@ -185,9 +196,11 @@ def test_the_embedded_plots_are_the_files(tmp_path: Path) -> None:
 def test_the_users_style_is_left_alone(tmp_path: Path) -> None:
     import matplotlib
 
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
     with matplotlib.rc_context({"font.size": 33.0}):
-        write(tmp_path, made.page(made.classify()))
+        write(tmp_path / "one", made.page(made.classify()))
         assert matplotlib.rcParams["font.size"] == 33.0
-    svg = (tmp_path / "plots" / "kind-inputs.svg").read_bytes()
-    write(tmp_path, made.page(made.classify()))
-    assert (tmp_path / "plots" / "kind-inputs.svg").read_bytes() == svg
+    svg = (tmp_path / "one" / "plots" / "kind-inputs.svg").read_bytes()
+    write(tmp_path / "other", made.page(made.classify()))
+    assert (tmp_path / "other" / "plots" / "kind-inputs.svg").read_bytes() == svg

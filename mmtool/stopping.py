@@ -1,0 +1,76 @@
+"""Ctrl-C, SIGTERM and a closed terminal: the first ends a run in good order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mmtool import console
+from mmtool.errors import Interrupted
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+_owner = 0
+_asked = 0
+_step: threading.Event | None = None
+_child = False
+
+
+def install() -> None:
+    """Take the signals over, in the main thread of the command; the first raises KeyboardInterrupt."""
+    global _owner, _asked
+    if threading.current_thread() is threading.main_thread():
+        _owner, _asked = os.getpid(), 0
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(number, _handle)
+
+
+def asked() -> bool:
+    """Has the run been asked to end?"""
+    return _asked > 0
+
+
+def in_child() -> None:
+    """In a forked process: when a run ends is the parent's to say."""
+    global _child
+    _child = True
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def after_step(stop: threading.Event) -> Iterator[None]:
+    """While the block runs, the first signal sets `stop`, so that a step can end and its state be kept."""
+    global _step
+    if _child or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, _step = _step, stop
+    own = {number: signal.getsignal(number) for number in SIGNALS}
+    if signal.getsignal(signal.SIGTERM) is not _handle:  # called as a library
+        install()
+    try:
+        yield
+    finally:
+        _step = before
+        for number, handler in own.items():
+            signal.signal(number, handler)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _asked
+    if os.getpid() != _owner:  # a forked process, which its parent ends
+        return
+    _asked += 1
+    if _asked == 1 and _step is not None:
+        _step.set()
+        console.say("ending after this step; once more to end at once")
+    elif _asked <= 2 and not (_asked == 2 and _step is None):
+        raise KeyboardInterrupt
+    else:
+        os._exit(Interrupted.exit_code)

@@ -1,0 +1,151 @@
+"""Files and folders appear whole or not at all, and one run at a time writes them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mmtool import files
+from mmtool.errors import LockedError, StorageError
+from mmtool.locks import Lock, locked
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def child(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(folder)], capture_output=True, text=True,
+                          check=False)
+
+
+def test_a_file_appears_whole_with_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        digest = files.write_bytes(tmp_path / "a", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert digest == files.sha256(tmp_path / "a")
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(type(error)), files.writing(tmp_path / "a") as f:
+        f.write(b"half of the n")
+        raise error
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+    if isinstance(error, OSError):
+        assert error.filename == str(tmp_path / "a")
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/a")
+    files.write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "real/a").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    killed = child(tmp_path, """
+        import os, sys
+        from pathlib import Path
+        from mmtool import files
+        with files.writing(Path(sys.argv[1]) / "a") as f:
+            f.write(b"half")
+            f.flush()
+            os.kill(os.getpid(), 9)""")
+    assert killed.returncode == -9
+    (left,) = names(tmp_path)
+    assert left.startswith(".mmtool-")
+    (tmp_path / ".mmtool-0.gone").mkdir()
+    (tmp_path / ".mmtool-0.gone" / "x").touch()
+    (tmp_path / ".mmtool-mine").touch()
+    with files.writing(tmp_path / "b") as f:
+        files.sweep(tmp_path)
+        f.write(b"whole")
+    assert names(tmp_path) == [".mmtool-mine", "b"]
+
+
+def test_a_folder_of_a_killed_run_among_the_systems_temporary_files_goes_with_the_next(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "mmtool-dead.scratch").mkdir()
+    (tmp_path / "mmtool-mine").mkdir()
+    with files.scratch() as one, files.scratch() as other:
+        assert one.is_dir()
+        assert names(tmp_path) == sorted([one.name, other.name, "mmtool-mine"])
+    assert names(tmp_path) == ["mmtool-mine"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool,
+                                                        can_exchange: bool) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    if there:
+        (tmp_path / "r").mkdir()
+        (tmp_path / "r/old").touch()
+    with files.replacing(tmp_path / "r") as fresh:
+        (fresh / "new").touch()
+        assert (tmp_path / "r/old").exists() == there
+    assert names(tmp_path) == ["r"]
+    assert names(tmp_path / "r") == ["new"]
+
+
+def test_two_names_are_exchanged_in_one_step(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    assert files.exchange(tmp_path / "a", tmp_path / "b") == (sys.platform == "linux")
+    with pytest.raises(OSError, match="No such file"):
+        files.exchange(tmp_path / "a", tmp_path / "none")
+
+
+def test_a_lock_keeps_others_out_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with locked(output):
+        refused = child(tmp_path, """
+            import sys
+            from pathlib import Path
+            from mmtool.locks import Lock
+            Lock(Path(sys.argv[1]) / "out")""")
+        assert f"LockedError: another run writes {output}: process {os.getpid()} on " in refused.stderr
+        with pytest.raises(LockedError):
+            Lock(output)
+    assert names(tmp_path) == []
+    Lock(output).release()
+
+
+def test_a_killed_holder_leaves_no_lock_even_where_its_child_lives_on(tmp_path: Path) -> None:
+    killed = child(tmp_path, """
+        import os, sys, time
+        from pathlib import Path
+        from mmtool.locks import Lock
+        Lock(Path(sys.argv[1]) / "out")
+        if os.fork() == 0:
+            os.close(1), os.close(2)
+            time.sleep(30)
+            os._exit(0)
+        os.kill(os.getpid(), 9)""")
+    assert killed.returncode == -9
+    assert names(tmp_path) == [".out.lock"]
+    Lock(tmp_path / "out").release()
+    assert names(tmp_path) == []
+
+
+def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written") as found:
+        Lock(Path("/proc/mmtool"))
+    assert (found.value.exit_code, found.value.code) == (5, "E_NOT_FOUND")
