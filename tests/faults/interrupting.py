@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +35,7 @@ class Work:
 WORKS = {
     "extract": Work(("extract", "{data}", "-o", "{out}/f", *SLOW, "--workers", "0"), "f", "log.jsonl", 0.3),
     "extract-readers": Work(("extract", "{data}", "-o", "{out}/f", *SLOW, "--workers", "2"), "f", "log.jsonl", 0.5),
-    "train-solved": Work(("train", "{features}", "-t", "label", "-o", "{out}/m.safetensors"), "m.safetensors",
+    "train-solved": Work(("train", "{wide}", "-t", "label", "-o", "{out}/m.safetensors", "--folds", "20"), "m.safetensors",
                          "out/*m.safetensors.partial/plan.json"),
     "train-descent": Work(("train", "{features}", "-t", "label", "-o", "{out}/m.safetensors", *DESCENT), "m.safetensors",
                           "out/*m.safetensors.partial/part-0.safetensors"),
@@ -56,7 +54,9 @@ def ready(place: Place) -> Place:
     model = place.root / "slow.safetensors"
     if "slow_model" not in place.names:
         place.names["slow_model"] = model
+        place.names["wide"] = place.root / "wide"
         place.sure(("train", "{data}", "-t", "label", "-o", "{slow_model}", *SLOW))
+        place.sure(("extract", "{long}", "-o", "{wide}", "-e", "a=tiny-letters", "-e", "b=tiny-letters"))
     place.clear()
     place.env = {**place.env, "FAULTS_LOG": str(place.case / "log.jsonl"), "FAULTS_SLEEP": "0"}
     return place
@@ -67,11 +67,7 @@ def start(place: Place, work: Work, *, log: str = "log", sleep: float | None = N
     env = {**place.env, "FAULTS_SLEEP": str(work.sleep if sleep is None else sleep)}
     child = place.server.start(place.argv(work.argv), env, place.root, place.root / log)
 
-    def at_work() -> bool:
-        assert session(child.pid), f"it ended before it was at work: {child.err}"
-        return any(place.case.glob(work.sign))
-
-    until(at_work, f"{work.sign}")
+    until(lambda: any(place.case.glob(work.sign)), f"{work.sign}; {child.err}")
     return child
 
 
@@ -110,10 +106,4 @@ def straight(place: Place, work: Work, keep: dict[tuple[str, ...], dict[str, str
     return keep[work.argv]
 
 
-def fresh(place: Place) -> None:
-    """Nothing is there but the inputs."""
-    shutil.rmtree(place.case / "cache", ignore_errors=True)
-
-
-Act = Callable[[Child], None]
 BOTH = [signal.SIGINT, signal.SIGTERM]

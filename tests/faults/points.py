@@ -119,19 +119,16 @@ def _told(ran: Ran) -> str:
 
 def unsynced(straight: Course, trace: str) -> list[str]:
     """Renames of files whose content was not made durable first, and folders of renames that were not made so after."""
-    written: dict[str, str] = {}
-    found = []
+    dirty, renamed, found = set[str](), dict[str, str](), list[str]()
     for line in trace.splitlines():
         if match := re.match(r"(?:write|pwrite64|writev)\(\d+<([^>]+)>", line):
-            written[match[1]] = "written"
+            dirty.add(match[1])
         elif match := re.match(r"(?:fsync|fdatasync)\(\d+<([^>]+)>", line):
-            written[match[1]] = "synced"
-            for folder in [k for k, v in written.items() if v == f"renamed in {match[1]}"]:
-                del written[folder]
-        elif match := RENAME.match(line):
-            if written.get(match[1]) == "written":
-                found.append(f"{match[1]} was renamed before it was synced")
-            written.pop(match[1], None)
-            written[match[2]] = f"renamed in {match[2].rpartition('/')[0]}"
-    return found + [f"{k}: the folder was not synced after the rename" for k, v in written.items()
-                    if v.startswith("renamed in ") and "/case/" in k]
+            dirty.discard(match[1])
+            renamed.pop(match[1], None)
+        elif (match := RENAME.match(line)) and not match[2].endswith(".gone"):  # those are on their way out
+            found += [f"{path} was not synced before {match[1]} was renamed" for path in dirty
+                      if path == match[1] or path.startswith(match[1] + "/")]
+            renamed[match[2].rpartition("/")[0]] = match[2]
+    inside = f"/case/out/{straight.scenario.result}"
+    return found + [f"the folder was not synced after the rename to {new}" for new in renamed.values() if inside in new]

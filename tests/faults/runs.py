@@ -55,6 +55,7 @@ class Server:
         self.process = subprocess.Popen([sys.executable, str(HERE / "forks.py")], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, start_new_session=True,
                                         env=environment(Path("/nowhere"), Path("/tmp")))
+        self.running: set[int] = set()
         assert self._answer() == {"ready": True}
         return self
 
@@ -62,6 +63,8 @@ class Server:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def ask(self, request: dict) -> dict:
         """One request, one answer."""
@@ -82,7 +85,15 @@ class Server:
         pid = self.ask({"argv": [str(a) for a in argv], "env": env, "cwd": str(cwd), "log": str(log)})["pid"]
         tracer = None if not trace else _attach(pid, log.with_name(log.name + ".trace"), trace)
         self.ask({"go": pid})
+        self.running.add(pid)
         return Child(self, pid, log, tracer)
+
+    def end_all(self) -> None:
+        """Kill what a failed test left running."""
+        for pid in list(self.running):
+            kill_session(pid)
+            self.ask({"wait": pid})
+            self.running.discard(pid)
 
     def run(self, argv: Sequence[object], env: dict[str, str], cwd: Path, log: Path, *, trace: Sequence[str] = (),
             act: Callable[[int], None] | None = None) -> Ran:
@@ -100,7 +111,7 @@ class Server:
 class Child:
     """A command that was started."""
 
-    def __init__(self, server: Server, pid: int, log: Path, tracer: subprocess.Popen[str] | None) -> None:
+    def __init__(self, server: Server, pid: int, log: Path, tracer: subprocess.Popen[bytes] | None) -> None:
         self.server, self.pid, self.log, self.tracer = server, pid, log, tracer
         self.started = time.monotonic()
 
@@ -122,6 +133,7 @@ class Child:
         code = self.server.ask({"wait": self.pid})["code"]
         seconds = time.monotonic() - self.started
         timer.cancel()
+        self.server.running.discard(self.pid)
         traced = ""
         if self.tracer is not None:
             self.tracer.wait(20)
@@ -130,16 +142,17 @@ class Child:
         return Ran(code, self.err, out, seconds, hung.is_set(), traced)
 
 
-def _attach(pid: int, log: Path, options: Sequence[str]) -> subprocess.Popen[str]:
+def _attach(pid: int, log: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Attach, and return when that has happened."""
-    found = subprocess.Popen([str(strace()), "-y", "-s", "0", "-o", str(log), "-p", str(pid), *options],
-                             stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert found.stderr is not None
-    said = found.stderr.readline()
-    if "attached" not in said:
+    said = log.with_name(log.name + ".said")
+    with said.open("wb") as f:
+        found = subprocess.Popen([str(strace()), "-y", "-s", "0", "-o", str(log), "-p", str(pid), *options], stderr=f,
+                                 start_new_session=True)
+    until(lambda: b"\n" in said.read_bytes(), "strace attaches")
+    if b"attached" not in said.read_bytes():
         found.kill()
-        raise RuntimeError(f"strace cannot attach: {said}")
-    threading.Thread(target=found.stderr.read, daemon=True).start()
+        found.wait()
+        raise RuntimeError(f"strace cannot attach: {said.read_text()}")
     return found
 
 
@@ -221,4 +234,5 @@ def normal(text: str, roots: Sequence[Path]) -> str:
     """Without what differs from run to run: roots, process ids, descriptors."""
     for root in roots:
         text = text.replace(str(root), root.name)
+    text = re.sub(r"mmtool-[0-9a-z_]{8,12}\b", "mmtool-RANDOM", text)
     return re.sub(r"\.\d{2,}\.", ".PID.", re.sub(r"\b\d+<", "<", text))

@@ -69,7 +69,8 @@ class Place:
         self.root, self.server, self.case = root, server, root / "case"
         root.mkdir(parents=True, exist_ok=True)
         self.names = {"out": self.case / "out", "data": _table(root / "data.jsonl", 24),
-                      "long": _table(root / "long.jsonl", 520), "features": root / "features", "model": root / "model.safetensors"}
+                      "long": _table(root / "long.jsonl", 520), "features": root / "features",
+                      "model": root / "model.safetensors"}
         self.env = environment(self.case / "cache", self.case / "tmp", MMTOOL_CHECKPOINT_SECONDS="0")
         self.clear()
         self.sure(("extract", "{data}", "-o", "{features}", *LETTERS))
