@@ -44,11 +44,9 @@ def writing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[
     """
     path = Path(os.path.realpath(path))
     _sweep_once(path.parent)
-    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(6)}{WRITTEN}")
     try:
-        f = temporary.open("xb")
+        temporary, f = _new(path.parent)
         try:
-            hold(f.fileno())
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -61,9 +59,20 @@ def writing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[
                 f.close()
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno and error.filename in (None, str(temporary), temporary, str(path.parent), path.parent):
+        if error.errno and (error.filename is None or Path(error.filename).name.startswith(PREFIX)
+                            or Path(error.filename) == path.parent):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _new(folder: Path) -> tuple[Path, IO[bytes]]:
+    """A new file that is held, under a name of its own."""
+    while True:
+        temporary = folder / f"{PREFIX}{secrets.token_hex(6)}{WRITTEN}"
+        f = temporary.open("xb")
+        if hold(f.fileno()) and is_open(f.fileno(), temporary):
+            return temporary, f
+        f.close()  # another run swept it in the instant before it was held
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -124,7 +133,15 @@ def remove(path: Path) -> None:
         path.rename(gone)
     except FileNotFoundError:
         return
-    shutil.rmtree(gone) if gone.is_dir() and not gone.is_symlink() else gone.unlink()
+    if gone.is_dir() and not gone.is_symlink():
+        shutil.rmtree(gone, onerror=_not_gone)
+    else:
+        gone.unlink(missing_ok=True)
+
+
+def _not_gone(function: object, path: str, told: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(told[1], FileNotFoundError):  # another run sweeps the same
+        raise told[1]
 
 
 @contextmanager
@@ -186,16 +203,33 @@ def scratch() -> Iterator[Path]:
         with suppress(OSError):
             if left.stat().st_uid == _user() and _is_left(left):
                 shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix="mmtool-", suffix=SCRATCH))
-    fd = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    folder, fd = _new_folder()
     try:
-        if fd is not None:
-            hold(fd)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if fd is not None:
             os.close(fd)
+
+
+def _new_folder() -> tuple[Path, int | None]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix="mmtool-", suffix=SCRATCH))
+        if fcntl is None:
+            return folder, None
+        with suppress(FileNotFoundError):
+            fd = os.open(folder, os.O_RDONLY)
+            if hold(fd) and is_open(fd, folder):
+                return folder, fd
+            os.close(fd)  # as in `_new`
+
+
+def is_open(fd: int, path: Path) -> bool:
+    """Does the name still stand for what is open?"""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def hold(fd: int) -> bool:

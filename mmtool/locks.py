@@ -40,7 +40,7 @@ class Lock:
             try:
                 if not files.hold(fd):
                     raise LockedError(f"another run writes {output}: {_told(self.path)}", "wait for it, or choose another -o")
-                if not _is(fd, self.path):  # its holder removed it meanwhile
+                if not files.is_open(fd, self.path):  # its holder removed it meanwhile
                     os.close(fd)
                     continue
                 os.ftruncate(fd, 0)
@@ -49,7 +49,7 @@ class Lock:
                 return fd
             except BaseException:
                 with suppress(OSError):
-                    if files.hold(fd) and _is(fd, self.path):
+                    if files.hold(fd) and files.is_open(fd, self.path):
                         self.path.unlink()
                 with suppress(OSError):
                     os.close(fd)
@@ -73,13 +73,6 @@ def locked(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _is(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _this_run() -> dict[str, Any]:
