@@ -15,7 +15,7 @@ from faults.scenarios import Place
 SLOW = ("-e", "a=faults-slow", "-e", "b=tiny-letters")
 LEARNED = ("-e", "a=faults-learned", "-e", "b=tiny-letters", "--epochs", "3", "--batch-rows", "4", "--dropout", "0.2",
            "--modality-dropout", "0.2", "--augment", "a=drop,swap")
-DESCENT = ("--optimizer", "adamw", "-f", "gated", "--epochs", "400", "--patience", "400", "--batch-rows", "2")
+DESCENT = ("--optimizer", "adamw", "-f", "gated", "--epochs", "20", "--patience", "20", "--batch-rows", "2")
 LATEST = 20.0
 """Seconds after which a run that was asked to end should have, on a machine that does much else; 5 are promised."""
 

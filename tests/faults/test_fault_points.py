@@ -8,7 +8,7 @@ from faults.points import Course
 from faults.scenarios import Place
 
 SAMPLE = {"extract": 6, "extract-replacing": 5, "train-descent": 5, "train-manifest": 4}
-"""So many of each, evenly over the run; kills, full disks and failing ones take turns."""
+"""So many of each, evenly from the first to the last; kills, full disks and failing ones take turns."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_fault_loses_nothing_and_the_same_command_then_ends_as_ever(place: Pla
     found = course(place, straight, name)
     kind = ("KILL", "ENOSPC", "EIO")[part % 3]
     some = [p for p in found.points() if p.fault == kind]
-    point = some[int((part + 0.5) * len(some) / SAMPLE[name])]
+    point = some[round(part * (len(some) - 1) / (SAMPLE[name] - 1))]
     verdict = points.judge(place, found, point)
     assert verdict.hit, point
     assert verdict.wrong == [], f"{point}: exit {verdict.code}, {verdict.told}"
