@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="scenarios, by comma; all if none is named, - for none")
     parser.add_argument("--faults", default="KILL,ENOSPC,EIO")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th point")
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
@@ -51,7 +52,7 @@ def main() -> int:
             work.put((f"kills {kills} {asked.seed}", name))
     rows: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        threads = [threading.Thread(target=_worker, args=(Path(folder) / str(n), work, rows, set(asked.faults.split(","))))
+        threads = [threading.Thread(target=_worker, args=(Path(folder) / str(n), work, rows, set(asked.faults.split(",")), asked.every))
                    for n in range(asked.jobs)]
         for thread in threads:
             thread.start()
@@ -63,7 +64,8 @@ def main() -> int:
     return _report(rows, seconds)
 
 
-def _worker(root: Path, work: SimpleQueue[tuple[str, str]], rows: list[dict], faults: set[str]) -> None:
+def _worker(root: Path, work: SimpleQueue[tuple[str, str]], rows: list[dict], faults: set[str],
+            every: int) -> None:
     with Server() as server:
         place = Place(root, server)
         while True:
@@ -73,7 +75,7 @@ def _worker(root: Path, work: SimpleQueue[tuple[str, str]], rows: list[dict], fa
                 return
             try:
                 if what == "points":
-                    every_point(place, name, rows, faults)
+                    every_point(place, name, rows, faults, every)
                 else:
                     _, kills, seed = what.split()
                     random_kills(place, name, int(kills), int(seed), rows)
@@ -89,12 +91,12 @@ def _note(rows: list[dict], row: dict) -> None:
         print(f"BROKEN {at}\n" + "\n".join(f"    {w}" for w in row["wrong"]), flush=True)
 
 
-def every_point(place: Place, name: str, rows: list[dict], faults: set[str]) -> None:
-    """All faults of one run."""
+def every_point(place: Place, name: str, rows: list[dict], faults: set[str], every: int = 1) -> None:
+    """All faults of one run, or every N-th of them."""
     straight = points.course(place, scenarios.ALL[name])
     none = {"scenario": name, "fault": "none", "call": "", "number": 0, "what": "", "hit": True, "code": 0, "told": ""}
     _note(rows, {**none, "wrong": judging.litter(straight.after) + points.unsynced(straight, straight.ran.trace)})
-    some = [p for p in straight.points() if p.fault in faults]
+    some = [p for p in straight.points() if p.fault in faults][::every]
     print(f"{name}: {len(some)} points", flush=True)
     for point in some:
         _note(rows, points.judge(place, straight, point).as_json())

@@ -100,7 +100,8 @@ def judge(place: Place, straight: Course, point: Point) -> Verdict:
     now = judging.tree(place.case)
     verdict = Verdict(point, hit, ran.code, told=_told(ran))
     name = f"out/{scenario.result}"
-    complete = judging.below(straight.after, name).items() <= judging.below(now, name).items() or (scenario.timed and ran.code == 0)
+    complete = (judging.below(straight.after, name).items() <= judging.below(now, name).items()
+                or (scenario.timed and ran.code == 0))
     verdict.wrong += judging.torn(scenario, now, straight.before, straight.after)
     if point.fault == "KILL":
         if ran.code == 0 and not complete:
