@@ -133,6 +133,8 @@ def run(arguments: list[str] | None = None) -> int:
     stopping.install()
     try:
         code = app(args=arguments, standalone_mode=False)
+    except KeyboardInterrupt:  # before typer could catch it
+        code = INTERRUPTED
     except OutputClosed as e:
         return e.exit_code
     except Interrupted as e:
