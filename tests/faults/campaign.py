@@ -52,7 +52,8 @@ def main() -> int:
             work.put((f"kills {kills} {asked.seed}", name))
     rows: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        threads = [threading.Thread(target=_worker, args=(Path(folder) / str(n), work, rows, set(asked.faults.split(",")), asked.every))
+        faults = set(asked.faults.split(","))
+        threads = [threading.Thread(target=_worker, args=(Path(folder) / str(n), work, rows, faults, asked.every))
                    for n in range(asked.jobs)]
         for thread in threads:
             thread.start()
