@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 export MMTOOL_DATA
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench faults clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -46,6 +46,10 @@ bench: install
 	$(BIN)/python tests/benchmarks/train_stamps.py
 	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python tests/benchmarks/fashion.py "$(MMTOOL_DATA)"
+
+# Half an hour: every write, fsync and rename of small runs is killed, or fails; then 500 kills at random moments.
+faults: install
+	$(BIN)/python tests/faults/campaign.py --kills 500 --json faults.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build
