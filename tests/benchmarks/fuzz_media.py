@@ -21,8 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
 
-SECONDS = 10
-"""A file that takes longer hangs."""
+CPU_SECONDS, WALL_SECONDS = 10, 120
+"""A file that takes longer hangs; on a busy machine the wall clock says little."""
 
 
 def seeds() -> list[tuple[str, str, bytes]]:
@@ -92,8 +92,9 @@ def work(connection: Any, start: int, count: int, seed: int, limit_mb: int) -> N
     for number in range(start, count):
         modality, _, data = of_number(number, seed, files)
         connection.send((number, None, 0.0))
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
-        began = time.perf_counter()
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+        began = time.process_time()
         try:
             decoded = decode_image(data) if modality == "image" else decode_audio(data, 16_000)
             right = decoded.numel() > 0 and bool(torch.isfinite(decoded.float()).all())
@@ -104,8 +105,9 @@ def work(connection: Any, start: int, count: int, seed: int, limit_mb: int) -> N
             outcome = "E_CELL_MEMORY"
         except Exception as error:
             outcome = f"FAILED: {type(error).__name__}: {error}"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.send((number, outcome, time.perf_counter() - began))
+        connection.send((number, outcome, time.process_time() - began))
 
 
 def main() -> int:
@@ -142,7 +144,7 @@ def main() -> int:
     for outcome, n in outcomes.most_common():
         print(f"{n:8} {outcome}")
     print(f"{asked.count} files of {len(files)} kinds in {time.monotonic() - began:.0f} s, {failures} failed; the slowest took "
-          f"{slowest[0]:.2f} s ({files[slowest[1] % len(files)][1]}, number {slowest[1]})")
+          f"{slowest[0]:.2f} s of a core ({files[slowest[1] % len(files)][1]}, number {slowest[1]})")
     return int(failures > 0)
 
 
