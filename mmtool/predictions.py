@@ -14,7 +14,6 @@ from mmtool import console, files
 from mmtool.errors import TOO_MANY_BAD, StorageError, UsageError, split_status
 from mmtool.manifest.rows import text_of
 
-FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
            "contributions", "explanation", "measured", "unlike", "errors")
 UNLIKE = 0.01
@@ -129,7 +128,7 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
         code, reasons = split_status("; ".join(p.get("errors", {}).values()) or "E_CELL_MISSING: every input is missing")
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
                       "nothing is left of it to predict from", code=code)
-        return FAILED if len(unused) == len(found) else TOO_MANY_BAD
+        return TOO_MANY_BAD
     return 0
 
 
@@ -171,10 +170,10 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
 def check_target(path: Path) -> None:
     """May a file be written there? Raises MMToolError, before any work is done."""
     parent = path.absolute().parent
-    if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
-        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
     if path.is_dir():
         raise StorageError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet", code="E_OUTPUT")
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
+        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
     if not parent.is_dir():
         raise StorageError(f"{path}: the folder {parent} does not exist", "make it, or choose another -o", code="E_NOT_FOUND")
     if not os.access(parent, os.W_OK):

@@ -251,7 +251,7 @@ def test_an_interrupted_run_keeps_what_it_wrote(mmtool: Callable, made: Path, tm
 def test_a_file_in_the_place_of_the_folder_is_refused_before_any_work(mmtool: Callable, made: Path, tmp_path: Path) -> None:
     (tmp_path / "p-explained").write_text("mine")
     ran = mmtool("predict", made / "data.csv", "-m", made / "m.safetensors", "--explain", "-o", tmp_path / "p.jsonl")
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (5, "")
     assert "p-explained is a file" in ran.err
     assert (tmp_path / "p-explained").read_text() == "mine"
 

@@ -159,7 +159,7 @@ def test_a_broken_file_is_an_error_alone_and_a_warning_beside_others(mmtool: Cal
     broken = tmp_path / "[b]roken.jpg"
     broken.write_bytes(CAT.read_bytes()[:2000])
     ran = mmtool("predict", broken, *LABELS)
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines()[0] == f"error[E_IMG_TRUNCATED]: {broken}: truncated JPEG"
     ran = mmtool("predict", broken, "--text", "espresso", *LABELS)
     assert ran.code == 0

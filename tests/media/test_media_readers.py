@@ -110,7 +110,7 @@ def test_training_and_predicting_survive_a_hostile_cell(mmtool: Callable, table:
     assert f"1 of 15 cells are bad and left out; the first: {harmed}" in ran.err
     ran = mmtool("predict", "-m", model, hostile)
     code, reason = harmed.split(": ", 1)
-    assert (ran.code, ran.out, ran.err.splitlines()[0]) == (1, "", f"error[{code}]: {hostile}: {reason}")
+    assert (ran.code, ran.out, ran.err.splitlines()[0]) == (3, "", f"error[{code}]: {hostile}: {reason}")
     ran = mmtool("predict", "-m", model, good, hostile, good, "--json")
     found = [json.loads(line) for line in ran.out.splitlines()]
     assert (ran.code, [f.get("errors") for f in found]) == (3, [None, {"photo": harmed}, None])
@@ -145,7 +145,7 @@ def test_limits_are_options_of_every_verb_that_decodes(mmtool: Callable, tmp_pat
             ran = mmtool(*arguments, *limit)
             assert (ran.code, code in ran.err) == (3, True), ran.err
         ran = mmtool("predict", "-m", model, tmp_path / "big.png", *limit)
-        assert (ran.code, ran.err.startswith(f"error[{code}]: ")) == (1, True)
+        assert (ran.code, ran.err.startswith(f"error[{code}]: ")) == (3, True)
 
 
 def test_media_are_read_in_a_process_of_their_own_also_where_rows_are_few() -> None:
