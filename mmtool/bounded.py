@@ -12,12 +12,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtool.strictjson import Unsound
 
-SLACK_BYTES, SLACK_NUMBERS, OPERATION = 256 << 20, 4, 512
+SLACK_BYTES, SLACK_NUMBERS, OPERATION = 256 << 20, 4, 8192
 """Bytes that building may take besides, numbers for each one of the file, and what an operation counts as, in bytes."""
+
+
+class TooLarge(MemoryError):
+    """What a header asks for. No ValueError: plugins take those for their own."""
 
 
 class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what every operation is about to make, and refuses before it is made."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds; nothing is compiled here
 
     def __init__(self, limit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -26,14 +34,15 @@ class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _spend(self, number: int) -> None:
         self.spent += number
         if self.spent > self.limit:
-            raise Unsound("its header describes a network that is far larger than the file")
+            raise TooLarge("its header describes a network that is far larger than the file")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        first = args[0] if args else None
-        if isinstance(first, list | tuple) and all(type(n) is int for n in first):  # a factory: the size that it is asked for
-            self._spend(4 * math.prod(first))
-        elif not any(isinstance(a, Tensor) for a in args) and any(type(a) is int for a in args):  # arange, eye and the like
-            self._spend(4 * max(a for a in args if type(a) is int))
+        whole = [a for a in args if type(a) is int]
+        for size in args[:2]:
+            if isinstance(size, list | tuple) and all(type(n) is int for n in size):  # of empty, zeros, repeat and the like
+                self._spend(4 * math.prod(max(n, 1) for n in size))
+        if whole and not isinstance(args[0], Tensor):  # of arange, eye and the like
+            self._spend(4 * abs(max(whole, key=abs)) ** (2 if "eye" in str(func) else 1))
         self._spend(OPERATION)
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and not any(made is a for a in args):
@@ -48,8 +57,11 @@ def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
     Raises Unsound where a header asks for more, as a width of a million for a file of a few bytes.
     """
     numbers = sum(t.numel() for t in tensors.values())
-    with _Budget(SLACK_BYTES + 4 * SLACK_NUMBERS * numbers):
-        yield
+    try:
+        with _Budget(SLACK_BYTES + 4 * SLACK_NUMBERS * numbers):
+            yield
+    except TooLarge as error:
+        raise Unsound(str(error)) from None
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], what: str = "") -> None:

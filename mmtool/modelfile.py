@@ -31,6 +31,7 @@ CANDIDATE = fields({"name": WORD, "kind": WORD, "inputs": listed(WORD, MOST_INPU
                     "high": number()},
                    {"fusion": either(null, WORD), "hidden": listed(whole(1, MOST_DIMS), MOST_LAYERS), "loss": MAYBE,
                     "parameters": COUNT, "gap": either(null, MEASURE), "p_best": either(null, number(0, 1)), "chosen": flag,
+                    "train_seconds": MAYBE, "predict_ms_per_row": MAYBE,
                     "settings": fields({}, {"given": table(anything, WORD)}, open_=True)}, open_=True)
 COMPARED = fields({"metric": WORD, "greater_is_better": flag, "rows": whole(), "how": WORD,
                    "candidates": listed(CANDIDATE, 100_000)},

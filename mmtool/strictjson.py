@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 MOST_PARTS = 5_000_000
 """Brackets and commas: what Python makes of them stays below some 400 MB."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""What may be half a character: no file can be written with one."""
 
 
 class Unsound(ValueError):
@@ -20,7 +23,12 @@ def strict_json(data: bytes | str) -> Any:
         text = data.decode() if isinstance(data, bytes) else data
         if sum(map(text.count, "[{,")) > MOST_PARTS:
             raise Unsound(f"it has more than {MOST_PARTS:,} parts")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+        if ("\\u" in text or isinstance(data, str)) and HALF.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError:
+        raise Unsound("it has half a character (a lone surrogate)") from None
     except UnicodeDecodeError:
         raise Unsound("it is no UTF-8") from None
     except RecursionError:

@@ -19,7 +19,8 @@ from flows.made import table  # noqa: E402
 
 from mmtool import console  # noqa: E402
 from mmtool.cli.main import run  # noqa: E402
-from mmtool.features import format as layout  # noqa: E402
+from mmtool.features.format import HEADER  # noqa: E402
+from mmtool.features.header import seal  # noqa: E402
 from mmtool.features.reader import Features  # noqa: E402
 from mmtool.model import FORMAT, load  # noqa: E402
 
@@ -68,13 +69,9 @@ def make(target: Path) -> None:
         mmtool("train", manifest, "-o", target / "learned.safetensors", "--target", "label=classify", "-e", "a=tiny-learned",
                "-e", "b=tiny-tied", "--finetune", "b", "--epochs", "1")
         for folder in (target / "features", target / "fused"):
-            header = json.loads((folder / layout.HEADER).read_bytes())
+            header = json.loads((folder / HEADER).read_bytes())
             header["base"] = "/data"  # no machine's path
-            seal = getattr(layout, "seal", None)
-            if seal is None:
-                (folder / layout.HEADER).write_text(json.dumps(header, indent=1, sort_keys=True) + "\n")
-            else:
-                seal(folder, header)
+            seal(folder, header)
     found = {f"{model} on {features}": predicted(target / model, target / features) for model, features in pairs(target)}
     (target / "expected.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
