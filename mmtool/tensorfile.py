@@ -147,5 +147,4 @@ def _covered(tensors: Mapping[str, Entry], size: int) -> None:
             raise Unsound(f"its tensor {name!r} {'overlaps another' if entry.begin < at else 'follows a hole'}")
         at = entry.end
     if at != size:
-        raise Unsound(f"it is cut off: {at} bytes of tensors are stated, {size} are there" if at > size else
-                      f"{size - at} bytes follow the last tensor")
+        raise Unsound(f"it is {'cut off' if at > size else 'too long'}: {at} bytes of tensors are stated, {size} are there")

@@ -116,8 +116,8 @@ def targets(work: Path, version: int = 2) -> Iterator[Target]:
         yield Target("pack", next(cells.iterdir()), lambda: pack(cells), True, mutate)
         yield Target("checkpoint", kept, lambda: checkpoint(kept), True, mutate)
     lines = work / "predictions.jsonl"
-    lines.write_text("".join(json.dumps({"id": str(i), "prediction": "high", "probabilities": {"high": 0.75, "low": 0.25}}) + "\n"
-                             for i in range(3)))
+    said = {"prediction": "high", "probabilities": {"high": 0.75, "low": 0.25}}
+    lines.write_text("".join(json.dumps({"id": str(i), **said}) + "\n" for i in range(3)))
     yield Target("predictions", lines, lambda: read_predictions(lines), False, mutations.of_bytes)
     yield Target("predictions", lines, lambda: read_predictions(lines), False,
                  lambda data, rng: mutations.of_text(mutations.of_tree(json.loads(data.splitlines()[0]), rng), rng))
