@@ -189,7 +189,8 @@ def load(path: Path) -> Model:
         raise
     except Exception as error:  # a plugin that gets what it never wrote can raise anything
         raise ArtefactError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
-                            "train again, or install the versions that `mmtool info` shows") from error
+                            "train again, or install the versions that `mmtool info` shows",
+                            code="E_ARTEFACT_DAMAGED") from error
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:

@@ -68,6 +68,8 @@ def main(cases: int, seed: int) -> int:
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 slowest = max(slowest, time.monotonic() - begun)
+                if case % 5000 == 4999:
+                    print(f"v{version}: {case + 1} of {number} in {time.monotonic() - started:.0f} s", flush=True)
                 counts.setdefault(f"v{version} {target.kind}", Counter())[came] += 1
                 if failed:
                     if failed not in failures and len(failures) < SHOWN:

@@ -220,6 +220,6 @@ def test_damaged_scores_are_refused(mmtool: Callable, tmp_path: Path, model: Pat
     for change, told in (({name: tensors[name].flip(0)}, {}), ({name: tensors[name][1:].clone()}, {}),
                          ({}, {"reference": {"c": {}}}), ({}, {"conformal": {"rows": []}}),
                          ({"reference/a/scale": -tensors["reference/a/scale"]}, {})):
-        save_file({**tensors, **change}, bad, {"mmtool": json.dumps({**about, **told})})
+        bad.write_bytes(sealed({**tensors, **change}, {**about, **told}))  # by somebody who makes the sums right
         ran = mmtool("predict", "-m", bad, "--input", "a=z")
-        assert (ran.code, "does not hold what its header says" in ran.err) == (1, True), ran.err
+        assert (ran.code, "error[E_ARTEFACT_DAMAGED]" in ran.err) == (4, True), ran.err
