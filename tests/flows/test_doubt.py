@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from flows.made import LETTERS, metrics, table, write
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from mmtool.sealing import sealed
 
 
 def noisy(folder: Path, rows: int = 240, *, calib: bool = False, missing: float = 0.0) -> Path:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from flows.made import LETTERS, metrics, table, write
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from mmtool.sealing import read_sealed, sealed
 
 
 @pytest.fixture
