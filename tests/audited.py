@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE / "plugin")]
 
 from artefacts import GOLDEN, features, model  # noqa: E402
 
-from mmtool import console  # noqa: E402
+from mmtool import console, plugins  # noqa: E402
 from mmtool.errors import MMToolError  # noqa: E402
 from mmtool.predictionfile import read_predictions  # noqa: E402
 from mmtool.settings import Settings, like  # noqa: E402
@@ -47,6 +47,12 @@ def attempt(path: Path) -> str:
     return "opened"
 
 
+def _annotations() -> set[bytes]:
+    """The signatures of the plugins that were imported before, as text."""
+    loaded = [plugins.load(p) for p in plugins.found() if p.target.partition(":")[0] in sys.modules]
+    return {str(a).encode() for cls in loaded for a in cls.__init__.__annotations__.values()}
+
+
 def main(folder: Path) -> None:
     """Warm up, watch, open, tell."""
     console.set_quiet(True)
@@ -55,10 +61,17 @@ def main(folder: Path) -> None:
                  folder / "warm.safetensors"):
         attempt(path)
     seen: list[list[str]] = []
-    current = [""]
+    current, of_ours = [""], [False]
+    annotations = _annotations()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if current[0] and event.startswith(WATCHED):
+        if not current[0] or not event.startswith(WATCHED):
+            return
+        if event == "compile" and arguments[0] in annotations:  # by typing.get_type_hints, of the signature of a plugin
+            of_ours[0] = True
+        elif event == "exec" and of_ours[0] and arguments[0].co_filename == "<string>":
+            of_ours[0] = False
+        elif not (event == "open" and type(arguments[0]) is int):  # a descriptor, which was opened by a name before
             seen.append([current[0], event, str(arguments[0])[:300]])
 
     sys.addaudithook(hook)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ArtefactError(f"weights {error.message}", "fetch or save it again", code="E_WEIGHTS") from error
     except StorageError:
         raise
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise ArtefactError(f"weights {path}: refused, for it holds other Python objects than tensors",
                             "save its state_dict alone, best as .safetensors", code="E_WEIGHTS") from error
     except Exception as error:  # a damaged pickle can raise anything
