@@ -96,7 +96,7 @@ def test_nothing_is_opened_but_the_given_file(told: tuple[Path, dict[str, Any]])
 def test_what_names_something_to_run_or_open_is_refused(told: tuple[Path, dict[str, Any]]) -> None:
     _, found = told
     opened = {name.rpartition("-")[0] for name, how in found["ended"].items() if how == "opened"}
-    assert opened == {"asked", "package", "versions", "f-package", ""}  # texts that are shown, or bound later; "": the predictions
+    assert opened == {"asked", "package", "versions", "f-package", ""}  # texts that are shown or bound later; predictions
     for kind, code in (("fusion", "E_PLUGIN_UNKNOWN"), ("task", "E_PLUGIN_UNKNOWN"), ("path", "E_ARTEFACT_PATH"),
                        ("input", "E_ARTEFACT_DAMAGED"), ("f-input", "E_ARTEFACT_DAMAGED"), ("f-file", "E_ARTEFACT_DAMAGED"),
                        ("fused-fusion", "E_PLUGIN_UNKNOWN")):

@@ -207,7 +207,7 @@ def test_a_tampered_model_is_refused(mmtool: Callable, tmp_path: Path, features:
     for change, words, code in (({"format": 3}, "has format 3", 4), ({"extra": 1}, "unknown key 'extra'", 4),
                                 ({"inputs": []}, "the header.inputs is a list, not an object", 4),
                                 ({"fusion": {"name": "os:system", "options": {}}}, "no fusion plugin", 7),
-                                ({"fusion": {"name": "sum", "options": {}}}, "it has a tensor 'network/", 4)):
+                                ({"fusion": {"name": "sum", "options": {}}}, "its tensor 'network/", 4)):
         bad.write_bytes(sealed(tensors, {**header, **change}))  # by somebody who makes the sums right
         ran = mmtool("predict", "-m", bad, "--input", "a=z")
         assert (ran.code, words in ran.err) == (code, True), ran.err
