@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from mmtool.task_api import Task
 from mmtool.tokens import Tokens
 
 __all__ = ["API_VERSION", "ArtefactError", "CellError", "DataError", "Encoder", "Fusion", "MMToolError", "PluginError",
-           "StorageError", "Task", "Tokens", "UsageError", "downloads_allowed", "resize_image"]
+           "StorageError", "Task", "Tokens", "UsageError", "downloads_allowed", "read_safetensors",
+           "resize_image"]
 
 API_VERSION = 1
 
@@ -108,6 +110,16 @@ class Encoder(nn.Module):
 def downloads_allowed() -> bool:
     """May a plugin open a connection to fetch weights? Only after `--allow-download`."""
     return os.environ.get("MMTOOL_ALLOW_DOWNLOAD") == "1"
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a file that anybody may have written, mapped; every rule of the format is checked before.
+
+    Raises ArtefactError for a file that breaks one, StorageError where the system cannot read it.
+    """
+    from mmtool.tensorfile import read
+
+    return read(path)[0]
 
 
 def resize_image(image: Tensor, size_px: int, *, crop: float = 1.0, squash: bool = False,

@@ -1,7 +1,7 @@
 """The content-addressed cache: packs of encoded cells, found by encoder fingerprint and content key.
 
 A pack is one safetensors file with `keys [N, 32]`, `blocks [N, 8]` (which block a row was computed in), `lengths [N]`
-and `values [sum T, D]`. Damaged packs are dropped and computed again.
+and `values [sum T, D]`, sealed. Damaged packs, and those of an mmtool that sealed none, are dropped and computed again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mmtool import console, files
-from mmtool.errors import UsageError
+from mmtool import console, files, sealing
+from mmtool.errors import ArtefactError, StorageError, UsageError
 
 DEFAULT_BYTES = 10 * 2**30
 KEY_BYTES = 32
@@ -78,17 +77,35 @@ class Cache:
 
     def _index(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
         try:
-            with safe_open(self.folder / name, framework="np") as f:
-                return {"keys": f.get_tensor("keys"), "blocks": f.get_tensor("blocks")}
-        except (SafetensorError, OSError):
-            (self.folder / name).unlink(missing_ok=True)
-            return {"keys": np.zeros((0, KEY_BYTES), np.uint8), "blocks": np.zeros((0, 8), np.uint8)}
+            found, _ = sealing.read_sealed(self.folder / name, ("keys", "blocks"))
+            keys, blocks = found["keys"].numpy(), found["blocks"].numpy()
+            rows = len(keys)
+            if keys.dtype == np.uint8 == blocks.dtype and (keys.shape, blocks.shape) == ((rows, KEY_BYTES), (rows, 8)):
+                return {"keys": keys, "blocks": blocks}
+        except (ArtefactError, StorageError):
+            pass
+        self._drop(name)
+        return {"keys": np.zeros((0, KEY_BYTES), np.uint8), "blocks": np.zeros((0, 8), np.uint8)}
 
-    def _load(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _load(self, number: int) -> tuple[dict[str, Tensor], Tensor] | None:
+        """A pack, verified; None where it is gone or damaged."""
         path = self.folder / self.packs[number]
-        pack = load_file(path)
-        os.utime(path)
-        return pack, torch.cat([torch.zeros(1, dtype=torch.int64), pack["lengths"].cumsum(0)])
+        try:
+            pack, _ = sealing.read_sealed(path)
+            lengths, values = pack["lengths"], pack["values"]
+            if lengths.dtype == torch.int64 and lengths.shape == (len(pack["keys"]),) and values.dim() == 2 and \
+                    bool((lengths >= 0).all() and (lengths <= len(values)).all()) and int(lengths.sum()) == len(values):
+                os.utime(path)
+                return pack, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        except (ArtefactError, StorageError, OSError, KeyError):
+            pass
+        self._drop(path.name)
+        return None
+
+    def _drop(self, name: str) -> None:
+        """It is computed again; where even that is forbidden, it stays and is passed over."""
+        with suppress(OSError):
+            (self.folder / name).unlink(missing_ok=True)
 
     def get(self, key: str, block: bytes) -> tuple[Tensor, bool] | None:
         """The row's tokens `[T, D]`, and whether they were computed in an equal block (preferred), or None."""
@@ -98,12 +115,12 @@ class Cache:
         places = ([equal] if equal < last and self._blocks[equal] == signature else []) + ([first] if first < last else [])
         for at in places:
             number, row = (int(v) for v in self._place[at])
-            try:
-                pack, starts = self._open(number)
-                if bytes(pack["keys"][row].tolist()).hex() == key:
-                    return pack["values"][int(starts[row]) : int(starts[row + 1])], bool(self._blocks[at] == signature)
-            except (SafetensorError, OSError, KeyError, IndexError):
-                continue  # evicted or damaged since: computed again
+            opened = self._open(number)
+            if opened is None or row >= len(opened[0]["keys"]):
+                continue  # evicted, damaged or replaced since: computed again
+            pack, starts = opened
+            if bytes(pack["keys"][row].tolist()).hex() == key:
+                return pack["values"][int(starts[row]) : int(starts[row + 1])], bool(self._blocks[at] == signature)
         return None
 
     def put(self, entries: Sequence[tuple[str, bytes, Tensor]]) -> None:
@@ -120,7 +137,7 @@ class Cache:
             "lengths": torch.tensor([len(r) for r in rows]), "values": torch.cat(list(rows))}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_tensors(self.folder / f"{name}.safetensors", tensors)
+            files.write_bytes(self.folder / f"{name}.safetensors", sealing.sealed(tensors, {}))
         except OSError as error:  # a full or read-only cache must not cost the work that it would spare
             self._unusable = True
             console.warn(f"the cache {self.folder.parent} cannot be written ({error.strerror}); going on without it")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmtool import plugins, specs
 from mmtool.api import Encoder
+from mmtool.bounded import TooLarge
 from mmtool.errors import MMToolError, PluginError, UsageError
 
 
@@ -55,7 +56,7 @@ def from_options(plugin: plugins.Found, cls: type[Any], options: dict[str, Any],
             encoder = cls(**options)
             if load:
                 encoder.load()
-    except (MMToolError, KeyboardInterrupt):
+    except (MMToolError, KeyboardInterrupt, TooLarge):
         raise
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"encoder {plugin.name!r}: {error}") from error

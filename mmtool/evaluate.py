@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 from mmtool import console, costs, doubt, fused, info, opening, report, worth
 from mmtool.api import Task, Tokens
-from mmtool.errors import ArtefactError, DataError, StorageError, UsageError
+from mmtool.errors import ArtefactError, DataError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.features.format import status_column
 from mmtool.features.reader import Features
@@ -23,6 +22,7 @@ from mmtool.manifest.rows import Row
 from mmtool.matching import check_features
 from mmtool.model import Model, is_model, load
 from mmtool.network import having, key_of, only, subsets, take
+from mmtool.predictionfile import read_predictions
 from mmtool.training import data as training_data
 from mmtool.training import measure, splits, targets
 from mmtool.training.solve import one_thread
@@ -242,7 +242,7 @@ def evaluate_predictions(path: Path, manifest: str, output: Path, settings: Sett
         raise UsageError("--by-input hides inputs from a model; predictions are made already", "give the model")
     if settings.coverage is not None or settings.abstain_below is not None:
         raise UsageError("--coverage and --abstain-below belong to a model", "leave them out")
-    predictions = _read_predictions(path)
+    predictions = read_predictions(path)
     opened = open_manifest(manifest)
     table = dict(ids_and_rows(opened))
     if unknown := [p["id"] for p in predictions if p["id"] not in table]:
@@ -318,25 +318,3 @@ def _of_target(path: Path, line: dict[str, Any], column: str) -> dict[str, Any]:
         raise ArtefactError(f"{path}: the prediction of {line['id']!r} says nothing of {column!r}",
                             f"name one of {', '.join(line['targets'])}", code="E_PREDICTIONS")
     return {**{k: v for k, v in line.items() if k != "targets"}, **found}
-
-
-def _read_predictions(path: Path) -> list[dict[str, Any]]:
-    out = []
-    try:
-        with path.open(encoding="utf-8") as f:
-            for number, line in enumerate(f, 1):
-                if line.strip():
-                    value = json.loads(line)
-                    if not isinstance(value, dict) or "id" not in value or \
-                            ("prediction" not in value and not isinstance(value.get("targets"), dict)):
-                        raise ArtefactError(f"{path}, line {number}: no object with id and prediction", "one a line is needed",
-                                            code="E_PREDICTIONS")
-                    out.append({**value, "id": str(value["id"])})
-    except FileNotFoundError:
-        raise StorageError(f"{path} does not exist", "give a model, or a predictions file", code="E_NOT_FOUND") from None
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path}, line {len(out) + 1}: not JSON ({error})", "one object a line is needed",
-                            code="E_PREDICTIONS") from error
-    if not out:
-        raise ArtefactError(f"{path} holds no prediction", "predict again", code="E_PREDICTIONS")
-    return out

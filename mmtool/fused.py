@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mmtool import console, encoding, files, plugins, specs
+from mmtool.bounded import bounded, fill
 from mmtool.errors import ArtefactError, DataError, UsageError
 from mmtool.extraction.folder import Partial
-from mmtool.features.format import ERRORS, FORMAT, FRONT, HEADER, ROWS, check_target, shard_name, status_column, write_shard
+from mmtool.features.format import ERRORS, FORMAT, FRONT, ROWS, check_target, shard_name, status_column, write_shard
+from mmtool.features.header import AGAIN, seal
 from mmtool.features.reader import Features
 from mmtool.locks import locked
 from mmtool.matching import check_features
 from mmtool.model import load, plugin_of, under
 from mmtool.network import Front, key_of
 from mmtool.opening import Opened
+from mmtool.strictjson import Unsound
+from mmtool.tensorfile import damaged
 from mmtool.training import splits
 from mmtool.training.data import inputs_of
 from mmtool.training.solve import one_thread
@@ -119,7 +122,7 @@ def _write(features: Features, output: Path, front: Front, entry: dict[str, Any]
     files.write_tensors(partial.folder / "fused" / FRONT, kept)
     for name in (ROWS, ERRORS):
         files.copy(features.folder / name, partial.folder / name)
-    files.write_json(partial.folder / HEADER, header)
+    seal(partial.folder, header)
     partial.place(header)
 
 
@@ -144,8 +147,15 @@ def read(features: Features) -> tuple[Front, dict[str, dict[str, Any]]]:
     upstream = features.header["upstream"]
     entries = {n: {**e, "weights": "package"} for n, e in upstream["inputs"].items()}
     dims = {n: e["dim"] for n, e in entries.items()}
-    front = Front(dims, plugin_of("fusion", upstream["front"]["fusion"], dims))
-    front.load_state_dict(under("front/", load_file(features.folder / "fused" / FRONT)))
+    kept, path = features.front(), features.folder / "fused" / FRONT
+    try:
+        with bounded(kept):
+            front = Front(dims, plugin_of("fusion", upstream["front"]["fusion"], dims))
+        fill(front, under("front/", kept), "front/")
+    except Unsound as error:
+        raise damaged(path, str(error), AGAIN) from None
+    except UsageError as error:  # of options that the header states
+        raise ArtefactError(f"{features.folder}: {error.message}", AGAIN, code="E_ARTEFACT_MISMATCH") from error
     return front.eval(), entries
 
 
@@ -166,7 +176,7 @@ def front_entry(features: Features) -> dict[str, Any]:
 def tensors(features: Features, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Tensor]]]:
     """What the encoders of some inputs learned in `fit`, and the weights that a model brought, of plain or fused features."""
     if features.header.get("upstream"):
-        kept = load_file(features.folder / "fused" / FRONT)
+        kept = features.front()
         assets = {n: under(f"encoder/{n}/", kept) for n in names}
         return assets, {n: found for n in names if (found := under(f"weights/{n}/", kept))}
     return {n: features.assets(n) for n in names}, {n: found for n in names if (found := features.weights(n))}

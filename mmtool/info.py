@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import ArtefactError, StorageError
+from mmtool.errors import ArtefactError, StorageError, storage_error
 from mmtool.features.format import HEADER
 from mmtool.report import COMPARISON, METRICS, where
+from mmtool.schema import anything, fields, table
+from mmtool.strictjson import Unsound, strict_json
+from mmtool.tensorfile import damaged, open_plain
+
+MOST_BYTES = 1 << 28
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -18,21 +22,69 @@ def info(path: Path) -> dict[str, Any]:
     if (path / HEADER).is_file():
         from mmtool.features.reader import Features
 
-        return {"kind": "features", **Features(path).header}
+        features = Features(path)
+        return {"kind": "features", **({"note": features.note} if features.note else {}), **features.header}
     if (path / METRICS).is_file():
-        return {"kind": "report", **json.loads((path / METRICS).read_bytes())}
+        return {"kind": "report", **_report(path / METRICS)}
     if (path / COMPARISON).is_file():
-        return {"kind": "comparison", **json.loads((path / COMPARISON).read_bytes())}
+        return {"kind": "comparison", **_comparison(path / COMPARISON)}
     if path.is_file():
-        from mmtool.model import read_header
+        from mmtool.modelfile import open_model
 
-        return {"kind": "model", **read_header(path)}
+        opened = open_model(path)
+        note = {} if opened.digests is not None else {"note": "of format 1: nothing can be verified; train again for that"}
+        return {"kind": "model", **note, **opened.header}
     raise ArtefactError(f"{path} is no model, features folder or report of mmtool", "check the path", code="E_ARTEFACT_KIND")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        with open_plain(path) as f:
+            found = strict_json(f.read(MOST_BYTES))
+        anything(found, "it")
+        if not isinstance(found, dict):
+            raise Unsound("it is no object")
+        return found
+    except Unsound as error:
+        raise damaged(path, str(error), "make the report again") from None
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def _report(path: Path) -> dict[str, Any]:
+    """metrics.json, as far as it is shown. What cannot be shown is damaged."""
+    from mmtool.modelfile import check_metrics
+    from mmtool.page import worth as told
+
+    found = _json(path)
+    try:
+        several = not all(isinstance(m, dict) and set(m) == {"value", "low", "high"} for m in found["overall"].values())
+        columns = set(found["overall"]) if several else None
+        for kind in ("overall", "by_inputs", "baselines"):
+            check_metrics(found[kind], kind, columns, each=kind != "overall")
+        for one in (found["worth"].values() if columns else [found["worth"]]) if found.get("worth") else []:
+            told.lines(one)
+            told.sentences(one)
+    except (Unsound, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise damaged(path, str(error) if isinstance(error, Unsound) else f"it is no table of metrics ({error!r:.100})",
+                      "make the report again") from None
+    return found
+
+
+def _comparison(path: Path) -> dict[str, Any]:
+    from mmtool.modelfile import COMPARED
+
+    found = _json(path)
+    try:
+        fields({"targets": table(COMPARED)}, open_=True)(found, "it")
+    except Unsound as error:
+        raise damaged(path, str(error), "make the comparison again") from None
+    return found
 
 
 def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts that people ask for, as pairs."""
-    lines = [("kind", facts["kind"])]
+    lines = [("kind", facts["kind"])] + ([("note", facts["note"])] if "note" in facts else [])
     for name, entry in sorted(facts.get("inputs", {}).items()):
         lines.append((f"input {name}", f"{'+'.join(entry['columns'])} ({entry['modality']}) by {entry['encoder']} of "
                                        f"{entry['package']}, {entry['dim']} wide" + ("" if entry["pooled"] else ", every token")

@@ -10,35 +10,29 @@ names the others.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from mmtool import files, plugins, specs
+from mmtool import files, modelfile, sealing, tensorfile
 from mmtool.api import Task, Tokens
+from mmtool.bounded import bounded, check_finite, fill
 from mmtool.conformal import scores_of
 from mmtool.doubt import Doubt
-from mmtool.errors import ArtefactError, StorageError
+from mmtool.errors import ArtefactError, MMToolError, StorageError, UsageError
 from mmtool.extraction.sources import Headers
+from mmtool.modelfile import FORMAT, TRAIN, is_model, read_header
+from mmtool.modelparts import plugin_of, refuse_unknown, under, untie
 from mmtool.network import Front, Network, key_of
 from mmtool.reference import Reference, references_of
+from mmtool.strictjson import Unsound
 from mmtool.training.measure import divisors, used_in
 
-FORMAT = 1
-KEYS = {"format": int, "inputs": dict, "fusion": dict, "hidden": list, "tasks": dict, "recipe": dict, "asked": dict,
-        "data": dict, "metrics": dict, "temperatures": dict, "curves": list, "versions": dict, "upstream": dict, "tied": dict,
-        "comparison": dict, "conformal": dict, "reference": dict}
-INPUT_KEYS = {"columns": list, "modality": str, "encoder": str, "package": str, "options": dict, "identity": dict,
-              "pooled": bool, "dim": int, "dtype": str, "limits": dict, "fitted": bool, "weights": str}
-TASK_KEYS = {"name": str, "options": dict, "package": str, "labels": list}
-MOST_DIMS = 1 << 20
+__all__ = ["FORMAT", "Model", "is_model", "load", "plugin_of", "read_header", "under"]
 EMPTY: dict[str, Any] = {"prediction": None, "probability": None, "probabilities": {}}
 
 
@@ -169,112 +163,59 @@ class Model:
         for name, reference in self.references.items():
             tensors |= {f"reference/{name}/{k}": v for k, v in reference.tensors().items()}
         tensors["trained"] = self.trained
-        kept, self.header["tied"] = _untie({k: v.detach().cpu() for k, v in sorted(tensors.items())})
-        data = save({k: v.contiguous() for k, v in kept.items()},
-                    {"mmtool": json.dumps(self.header, sort_keys=True, allow_nan=False)})
+        kept, self.header["tied"] = untie({k: v.detach().cpu() for k, v in sorted(tensors.items())})
         try:
-            files.write_bytes(path, data)
+            files.write_bytes(path, sealing.sealed(kept, self.header))
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
 
 
-def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """One of each set of tensors that are the same memory, and the name that each of the others goes by."""
-    kept: dict[str, Tensor] = {}
-    first: dict[Any, str] = {}
-    tied = {}
-    for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and place in first:
-            tied[name] = first[place]
-        else:
-            first[place] = name
-            kept[name] = tensor.clone()
-    return kept, tied
-
-
-def is_model(path: Path) -> bool:
-    """Does the name say so?"""
-    return path.suffix.lower() == ".safetensors"
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a model file, checked. Raises MMToolError for another file, a newer format or a damaged header."""
-    if path.is_dir() or (path.exists() and not is_model(path)):
-        raise ArtefactError(f"{path} is {'a folder' if path.is_dir() else 'no .safetensors file'}, not a model",
-                            "make a model with `mmtool train`", code="E_ARTEFACT_KIND")
-    try:
-        with safe_open(path, framework="pt") as f:
-            text = (f.metadata() or {}).get("mmtool")
-        header = json.loads(text) if text is not None else None
-    except FileNotFoundError:
-        partial = path.with_name(path.name + ".partial")
-        raise StorageError(f"{path} does not exist", f"{partial} is unfinished: run its train again" if partial.exists()
-                           else "make one with `mmtool train`", code="E_NOT_FOUND") from None
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} cannot be read ({error})", "train again, or copy the file again") from error
-    if not isinstance(header, dict):
-        raise ArtefactError(f"{path} is no model of mmtool", "make one with `mmtool train`", code="E_ARTEFACT_KIND")
-    if header.get("format") != FORMAT:
-        raise ArtefactError(f"{path} has format {header.get('format')!r}, this mmtool reads {FORMAT}", "upgrade mmtool",
-                            code="E_ARTEFACT_VERSION")
-    _check(path, header, KEYS, "the header")
-    for name, entry in header["inputs"].items():
-        _check(path, entry, INPUT_KEYS, f"input {name!r}")
-        if not 0 < entry["dim"] <= MOST_DIMS:
-            raise ArtefactError(f"{path}: input {name!r} states a width of {entry['dim']}", "train again")
-    for column, entry in header["tasks"].items():
-        _check(path, entry, TASK_KEYS, f"the task of {column!r}")
-    return header
-
-
-def _check(path: Path, value: Any, keys: Mapping[str, type], what: str) -> None:
-    wrong = "is no object" if not isinstance(value, dict) else next(
-        (f"lacks {k!r}" if k not in value else f"has a {k!r} that is no {t.__name__}" for k, t in keys.items()
-         if type(value.get(k)) is not t), next((f"has an unknown key {k!r}" for k in sorted(set(value) - set(keys))), ""))
-    if wrong:
-        raise ArtefactError(f"{path}: {what} {wrong}", "train again with this version of mmtool")
-
-
 def load(path: Path) -> Model:
-    """A model file -> Model. Imports nothing but the installed fusions and tasks that carry the stated names."""
-    header = read_header(path)
-    dims = {name: entry["dim"] for name, entry in header["inputs"].items()}
+    """A model file -> Model, all of it verified. Imports only the installed fusions and tasks that carry the stated names."""
+    opened = modelfile.open_model(path)
+    tensors, _ = tensorfile.read(path, remedy=TRAIN)
+    if opened.digests is not None:
+        sealing.verify(path, tensors, opened.digests, TRAIN)
+    header = opened.header
+    tensors |= {other: tensors[name] for other, name in header["tied"].items()}
     try:
-        with safe_open(path, framework="pt") as f:
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  no mapping
-        tensors |= {other: tensors[name] for other, name in header["tied"].items()}
-        upstream = None
+        return _build(header, tensors)
+    except Unsound as error:
+        raise tensorfile.damaged(path, str(error), TRAIN) from None
+    except UsageError as error:  # of options that the header states
+        raise ArtefactError(f"{path}: {error.message}", "train again, or install the versions that `mmtool info` shows",
+                            code="E_ARTEFACT_MISMATCH") from error
+    except MMToolError:
+        raise
+    except Exception as error:  # a plugin that gets what it never wrote can raise anything
+        raise ArtefactError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
+                            "train again, or install the versions that `mmtool info` shows",
+                            code="E_ARTEFACT_DAMAGED") from error
+
+
+def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    dims = {name: entry["dim"] for name, entry in header["inputs"].items()}
+    upstream = None
+    with bounded(tensors):
         if header["upstream"]:
             upstream = Front(dims, plugin_of("fusion", header["upstream"]["fusion"], dims))
-            upstream.load_state_dict(under("upstream/", tensors))
             dims = {"fused": upstream.fusion.dim}
         tasks = {}
         for number, column in enumerate(sorted(header["tasks"])):
             tasks[column] = plugin_of("task", header["tasks"][column])
             tasks[column].set_assets(under(f"task/{number}/", tensors))
         network = Network(Front(dims, plugin_of("fusion", header["fusion"], dims)), tasks, header["hidden"])
-        network.load_state_dict(under("network/", tensors))
-        names = sorted(header["inputs"])
-        return Model(header, network.eval(), {n: under(f"encoder/{n}/", tensors) for n in names}, tensors["trained"],
-                     {n: found for n in names if (found := under(f"weights/{n}/", tensors))},
-                     None if upstream is None else upstream.eval(), scores_of(header, tensors),
-                     references_of(header, tensors, dims))
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise ArtefactError(f"{path} does not hold what its header says ({type(error).__name__}: {str(error)[:300]})",
-                            "train again, or install the versions that `mmtool info` shows") from error
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that beginning."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def plugin_of(kind: str, entry: Mapping[str, Any], *arguments: Any) -> Any:
-    """The fusion or task that a header names, with its options, checked against the signature."""
-    plugin = plugins.find(entry["name"], kind)
-    cls = plugins.load(plugin)
-    texts = {k: "none" if v is None else str(v) for k, v in entry["options"].items()}
-    options = specs.bind(cls, specs.Spec(plugin.name, None, texts))
-    with torch.random.fork_rng(devices=[]):
-        return cls(*arguments, **options)
+    if upstream is not None:
+        fill(upstream, under("upstream/", tensors), "upstream/")
+    fill(network, under("network/", tensors), "network/")
+    names = sorted(header["inputs"])
+    weights = {n: found for n in names if (found := under(f"weights/{n}/", tensors))}
+    for name, state in weights.items():
+        check_finite(state, f"weights/{name}/", masks=True)
+    scores, references = scores_of(header, tensors), references_of(header, tensors, dims)
+    trained = tensors.get("trained")
+    if trained is None or trained.dtype != torch.uint8 or trained.dim() != 2 or trained.shape[1] != 8:
+        raise Unsound("its tensor 'trained' does not hold rows of 8 bytes")
+    refuse_unknown(header, tensors)
+    return Model(header, network.eval(), {n: under(f"encoder/{n}/", tensors) for n in names}, trained, weights,
+                 None if upstream is None else upstream.eval(), scores, references)

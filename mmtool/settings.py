@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mmtool import plugins, specs
 from mmtool.errors import ArtefactError, UsageError
 from mmtool.extract import Settings as ExtractSettings
 from mmtool.extraction.sources import path_option
@@ -68,6 +69,14 @@ def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights:
         raise ArtefactError(f"the model's recipe holds {unknown[0]!r}, which this mmtool does not know", "upgrade mmtool",
                             code="E_ARTEFACT_VERSION")
     changes: dict[str, Any] = {name: tuple(v) if isinstance(v := asked[name], list) else v for name in KEPT if name not in said}
+    lacking = sorted(set(KEPT) - set(asked))
+    if lacking:
+        raise ArtefactError(f"the model's recipe lacks {lacking[0]!r}", "train without --like", code="E_ARTEFACT_DAMAGED")
+    if asked["fusion"] != "auto":
+        _refuse_paths("fusion", specs.parse(asked["fusion"]))
+    for entry in header["tasks"].values():
+        _refuse_paths("task", specs.Spec(entry["name"], None, entry["options"]))
+        _refuse_paths("task", specs.Spec(entry["name"], None, asked["task_options"]))
     changes["given"] = {**asked["given"], **settings.given}
     changes["task_options"] = settings.task_options
     if "targets" not in said:  # other targets do not take over the options of these
@@ -84,12 +93,29 @@ def like(header: Mapping[str, Any], settings: Settings, said: set[str], weights:
     return replace(settings, **changes, extraction=extraction)
 
 
+def _refuse_paths(kind: str, spec: specs.Spec) -> None:
+    """What a file says becomes text again, as of the command line: it must not turn into options that open files there."""
+    plugin = plugins.find(spec.name, kind)
+    cls = plugins.load(plugin)
+    said = {**({next(iter(specs.signature(cls)), ""): spec.variant} if spec.variant else {}), **spec.options}
+    for option, value in said.items():
+        if isinstance(value, str) and "=" in value:  # a second option would hide in it
+            raise ArtefactError(f"the model's recipe gives {plugin.name} the {option} {value!r}", "train without --like",
+                                code="E_ARTEFACT_DAMAGED")
+    specs.refuse_paths(cls, plugin.name, said)
+
+
 def _spec(entry: Mapping[str, Any]) -> str:
     options = ",".join(f"{k}={'none' if v is None else v}" for k, v in entry["options"].items())
     return str(entry["name"]) + (f",{options}" if options else "")
 
 
 def _encode(name: str, entry: Mapping[str, Any], weights: Mapping[str, Path]) -> str:
+    if odd := [c for c in entry["columns"] if "=" in c]:  # an encoder of its own could hide in it
+        raise ArtefactError(f"input {name!r} reads the column {odd[0]!r}, which the recipe cannot name",
+                            "say it: -e COLUMN=ENCODER", code="E_ARTEFACT_MISMATCH")
+    said = {k: v for k, v in entry["options"].items() if not isinstance(v, dict)}
+    _refuse_paths("encoder", specs.Spec(entry["identity"]["name"], None, said))
     options = {k: path_option(v, name, weights) if isinstance(v, dict) else v for k, v in entry["options"].items()}
     return f"{name}@{'+'.join(entry['columns'])}={_spec({'name': entry['identity']['name'], 'options': options})}"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mmtool.errors import UsageError
+from mmtool.errors import ArtefactError, UsageError
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,16 @@ def bind(cls: type[Any], spec: Spec) -> dict[str, Any]:
         else:
             bound[name] = parameter.default
     return bound
+
+
+def refuse_paths(cls: type[Any], name: str, options: Mapping[str, Any]) -> None:
+    """Options of a file's header must not name files to open: there a path is a SHA-256 and a base name.
+
+    Raises ArtefactError for a text where the signature takes a path.
+    """
+    hints = get_type_hints(cls.__init__)
+    for option, value in options.items():
+        kinds = get_args(hints.get(option)) or (hints.get(option),)
+        if isinstance(value, str) and Path in kinds:
+            raise ArtefactError(f"the header gives {name} the path {value!r} as {option}, and no file may do that",
+                                "do not use this file", code="E_ARTEFACT_PATH")

@@ -49,7 +49,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
         pack = max((tmp_path / "f").iterdir(), key=lambda p: p.stat().st_mtime)
         os.utime(pack, (1e9 - age, 1e9 - age))
     assert Cache(tmp_path / "f").get(key("used"), ONE) is not None
-    cache.evict(tmp_path, 9000)
+    cache.evict(tmp_path, 10_000)
     left = Cache(tmp_path / "f")
     assert [left.get(key(n), ONE) is not None for n in ("old", "used", "new")] == [False, True, True]
 

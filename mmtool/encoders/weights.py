@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmtool.api import ArtefactError, StorageError
+from mmtool.api import ArtefactError, StorageError, read_safetensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -28,14 +27,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() not in SUFFIXES:
         raise ArtefactError(f"weights {path}: {path.suffix or 'no suffix'} is no known kind of weights",
                             f"give a file that ends in {', '.join(SUFFIXES)}", code="E_WEIGHTS")
+    if not path.exists():
+        raise StorageError(f"weights {path}: there is no such file", code="E_NOT_FOUND")
+    if not path.is_file():  # a pipe would be waited for
+        raise ArtefactError(f"weights {path}: it is no regular file", "give a file", code="E_WEIGHTS")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of unusual pickles: they are read, or refused below
-            content = load_file(path) if path.suffix.lower() == ".safetensors" else \
+            content = read_safetensors(path) if path.suffix.lower() == ".safetensors" else \
                 torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise StorageError(f"weights {path}: there is no such file", code="E_NOT_FOUND") from None
-    except pickle.UnpicklingError as error:
+    except ArtefactError as error:
+        raise ArtefactError(f"weights {error.message}", "fetch or save it again", code="E_WEIGHTS") from error
+    except StorageError:
+        raise
+    except UnpicklingError as error:
         raise ArtefactError(f"weights {path}: refused, for it holds other Python objects than tensors",
                             "save its state_dict alone, best as .safetensors", code="E_WEIGHTS") from error
     except Exception as error:  # a damaged pickle can raise anything

@@ -15,6 +15,7 @@ from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
 from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.header import seal
 from mmtool.features.part import Part
 
 PROGRESS = ".progress.json"
@@ -113,7 +114,7 @@ class Partial:
         parts = [self._part(n) for n in range(len(header["shards"]))]
         rows_file.join(parts, self.folder / ROWS)
         rows_file.write_errors(parts, self.folder / ERRORS, inputs)
-        files.write_json(self.folder / HEADER, header)
+        seal(self.folder, header)
         self.place(header)
 
     def place(self, header: dict[str, Any]) -> None:

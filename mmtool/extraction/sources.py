@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mmtool import cells, encoding, plugins, specs
 from mmtool.api import Encoder
+from mmtool.bounded import bounded
 from mmtool.cells import Source
 from mmtool.encoding import Built
 from mmtool.engine import Keep
@@ -23,6 +25,7 @@ from mmtool.inputs import Input, modality_of_column
 from mmtool.manifest.archives import SPLITS
 from mmtool.manifest.open import Manifest
 from mmtool.media.limits import Limits
+from mmtool.strictjson import Unsound
 
 
 @dataclass
@@ -167,6 +170,7 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
             raise DataError(f"{manifest.name} has no column {missing[0]!r}, which input {name!r} of {headers.origin} reads")
         plugin = plugins.find(header["identity"]["name"])
         cls = plugins.load(plugin)
+        specs.refuse_paths(cls, plugin.name, header["options"])
         state = headers.states.get(name) or None
         options = {k: (Path(v["file"]) if state else path_option(v, name, weights)) if isinstance(v, dict) else v
                    for k, v in header["options"].items()}
@@ -174,7 +178,7 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
         if unknown:
             raise ArtefactError(f"input {name!r} of {headers.origin}: {plugin.package} knows no option {unknown[0]!r}",
                                 code="E_ARTEFACT_MISMATCH")
-        built = encoding.from_options(plugin, cls, options, seed=seed, load=state is None)
+        built = _from_header(headers.origin, plugin, cls, options, seed, state)
         reading = finish(Input(name, tuple(header["columns"]), built.spec), built, manifest,
                          keep="pooled" if header["pooled"] else "tokens", limits=limits, allow_random=True,
                          device=device, assets=headers.assets[name], state=state,
@@ -187,6 +191,16 @@ def like(headers: Headers, manifest: Manifest, columns: Sequence[str], weights: 
                 "install the version that made it, or extract both again", code="E_ARTEFACT_MISMATCH")
         readings.append(reading)
     return readings
+
+
+def _from_header(origin: str, plugin: plugins.Found, cls: type[Any], options: dict[str, Any], seed: int,
+                 state: dict[str, Tensor] | None) -> Built:
+    """The encoder that a header describes; where its weights are there, it may not be far larger than those."""
+    try:
+        with nullcontext() if state is None else bounded(state):
+            return encoding.from_options(plugin, cls, options, seed=seed, load=state is None)
+    except Unsound as error:
+        raise ArtefactError(f"{origin}: {error}", "do not use this file", code="E_ARTEFACT_DAMAGED") from None
 
 
 def path_option(stored: dict[str, str], name: str, weights: Mapping[str, Path]) -> Path:

@@ -1,6 +1,6 @@
-"""The features folder as version 1 lays it out.
+"""The features folder as version 2 lays it out.
 
-    features.json              header: format, base, inputs, numerics, rows, shards
+    features.json              header: format, base, inputs, numerics, rows, shards, SHA-256 of all
     rows.parquet               id, every manifest column as written, and `status:INPUT` for each input
     errors.jsonl               one object a bad cell: id, input, column, path, code, reason
     INPUT/00000.safetensors    values [sum T, D] and lengths [N]; T = 0 where the cell is missing or bad
@@ -22,7 +22,7 @@ from torch import Tensor
 from mmtool import files
 from mmtool.errors import StorageError
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_ROWS = 256
 """Consecutive manifest rows that are batched among themselves only."""
 HEADER, ROWS, ERRORS = "features.json", "rows.parquet", "errors.jsonl"
@@ -78,7 +78,7 @@ def check_target(folder: Path) -> None:
 def _own_names(folder: Path) -> set[str]:
     try:
         inputs = set(json.loads((folder / HEADER).read_bytes())["inputs"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
     return inputs | {HEADER, ROWS, ERRORS}
 

@@ -1,8 +1,7 @@
-"""Reading features back: the header, the rows, and tokens by row number, from memory maps."""
+"""Reading features back: the header, the rows, and tokens by row number, from memory maps. Every file is verified once."""
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
+from mmtool import tensorfile
 from mmtool.api import Tokens
-from mmtool.errors import ArtefactError
-from mmtool.features.format import ASSETS, FORMAT, HEADER, ROWS, WEIGHTS, shard_name
+from mmtool.errors import ArtefactError, storage_error
+from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name
+from mmtool.features.header import AGAIN, read_header
 from mmtool.ragged import Ragged
+from mmtool.sealing import altered, sha256_of_file
+from mmtool.strictjson import Unsound
+from mmtool.tensorfile import damaged
 
 MAPS = 4096
 """Shards that stay mapped; what is read of them is the system's to keep or drop."""
+_verified: set[tuple[Any, ...]] = set()
+"""Files of this process that were found to be as they were written."""
 
 
 class Features:
-    """A finished features folder. Raises MMToolError where it is none, or of a newer format."""
+    """A finished features folder. Raises MMToolError where it is none, damaged, or of a newer format."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,22 +39,10 @@ class Features:
             raise ArtefactError(f"{folder} is no features folder",
                                 f"{partial} is unfinished: run its extract again" if partial.exists()
                                 else "make one with `mmtool extract`", code="E_ARTEFACT_KIND")
-        try:
-            self.header: dict[str, Any] = json.loads(path.read_bytes())
-            version = self.header["format"]
-            stated = {"columns", "options", "identity", "pooled", "dim", "encoder", "package"}
-            for name, about in self.header["inputs"].items():
-                if absent := sorted(stated - set(about)):
-                    raise KeyError(f"input {name!r} states no {absent[0]}")
-            rows = [int(shard["rows"]) for shard in self.header["shards"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtefactError(f"{path} is damaged ({error})", "extract again") from error
-        if version != FORMAT:
-            raise ArtefactError(f"{path} has format {version}, this mmtool reads {FORMAT}", "upgrade mmtool",
-                                code="E_ARTEFACT_VERSION")
+        self.header: dict[str, Any] = read_header(folder)
         self._starts = [0]
-        for count in rows:
-            self._starts.append(self._starts[-1] + count)
+        for shard in self.header["shards"]:
+            self._starts.append(self._starts[-1] + shard["rows"])
         self._shard = lru_cache(maxsize=MAPS)(self._load)
 
     def __len__(self) -> int:
@@ -61,22 +53,45 @@ class Features:
         """Names of the inputs, sorted."""
         return sorted(self.header["inputs"])
 
+    @property
+    def note(self) -> str:
+        """What is to be said of features whose files cannot all be verified; else empty."""
+        return "" if self.header["digest"] else "of format 1: nothing but the shards can be verified; extract again for that"
+
     @cached_property
     def rows(self) -> Any:
         """rows.parquet, as a pyarrow table of strings."""
-        import pyarrow.parquet as pq
+        from mmtool.features.rows import read_rows
 
-        return pq.read_table(self.folder / ROWS)
+        self._file(ERRORS)
+        return read_rows(self._file(ROWS) or self.folder / ROWS, self.header, self.inputs)
 
     def assets(self, name: str) -> dict[str, Tensor]:
         """What the input's encoder learned in `fit`; empty where it learned nothing."""
-        path = self.folder / name / ASSETS
-        return load_file(path) if path.exists() else {}
+        return self._tensors(f"{name}/{ASSETS}")
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """The weights of the input's encoder, where a model brought them; else empty."""
-        path = self.folder / name / WEIGHTS
-        return load_file(path) if path.exists() else {}
+        return self._tensors(f"{name}/{WEIGHTS}")
+
+    def front(self) -> dict[str, Tensor]:
+        """Of fused features: what is needed to make them from raw cells."""
+        return self._tensors(f"fused/{FRONT}")
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        path = self._file(name)
+        return {} if path is None else tensorfile.read(path, remedy=AGAIN)[0]
+
+    def _file(self, name: str) -> Path | None:
+        """A file beside the shards, verified; None where it is not there and should not be."""
+        path, stated = self.folder / name, self.header["files"].get(name)
+        if not self.header["digest"]:  # of format 1
+            return path if path.exists() else None
+        if (stated is None) == path.exists():
+            raise damaged(path, "it is not there" if stated else "it is no part of what was written", AGAIN)
+        if stated is not None:
+            verify(path, stated)
+        return path if stated is not None else None
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
         """The tokens of some rows of an input, `[B, T, D]`."""
@@ -94,15 +109,39 @@ class Features:
         return values[int(starts[at]) : int(starts[at + 1])]
 
     def _load(self, name: str, number: int) -> tuple[Tensor, Tensor]:
-        path = self.folder / name / shard_name(number)
-        try:
-            with safe_open(path, framework="pt") as f:
-                values, lengths = f.get_tensor("values"), f.get_tensor("lengths")
-        except (SafetensorError, OSError) as error:
-            raise ArtefactError(f"{path} cannot be read ({error})", "extract again") from error
+        path, about = self.folder / name / shard_name(number), self.header["inputs"][name]
+        shard = self.header["shards"][number]
+        verify(path, shard["sha256"][name])
+        found, _ = tensorfile.read(path, ("values", "lengths"), AGAIN)
+        values, lengths = found["values"], found["lengths"]
         if not len(values):  # a shard without a usable cell does not know the width
-            values = values.new_zeros(0, self.header["inputs"][name]["dim"])
+            values = values.new_zeros(0, about["dim"])
+        if lengths.dtype != torch.int64 or lengths.shape != (shard["rows"],) or not bool((lengths >= 0).all()) \
+                or bool((lengths > len(values)).any()) or int(lengths.sum()) != len(values) \
+                or (about["pooled"] and bool((lengths > 1).any())):
+            raise damaged(path, "its lengths are none of its rows", AGAIN)
+        if values.shape[1:] != (about["dim"],) or str(values.dtype) != f"torch.{about['dtype']}":
+            raise damaged(path, f"its values are not {about['dim']} wide, of {about['dtype']}", AGAIN)
+        if not bool(values.isfinite().all()):
+            raise damaged(path, "it holds a value that is not finite", AGAIN)
         return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raises ArtefactError where a file is not what was written; looks once a process, as long as it stays as it is."""
+    try:
+        stat = path.stat()
+        known = (path.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns, sha256)
+        if known not in _verified:
+            if sha256_of_file(path) != sha256:
+                raise altered(path, "the file", AGAIN)
+            _verified.add(known)
+    except FileNotFoundError:
+        raise damaged(path, "it is not there", AGAIN) from None
+    except Unsound as error:
+        raise damaged(path, str(error), AGAIN) from None
+    except OSError as error:
+        raise storage_error(error) from error
 
 
 @dataclass(frozen=True)

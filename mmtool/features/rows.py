@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmtool import files
-from mmtool.errors import split_status
+from mmtool.errors import split_status, storage_error
 from mmtool.features.format import status_column
+from mmtool.features.header import AGAIN
 from mmtool.features.part import Part
 from mmtool.manifest.rows import text_of
+from mmtool.strictjson import Unsound
+from mmtool.tensorfile import damaged, open_plain
 
 OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
+
+
+MOST_TEXT, MOST_GROWTH = 4 << 30, 50
+"""Bytes of text, and those for each byte of the file, of which the larger is the most that is read."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +87,53 @@ def count(part: Path, inputs: Sequence[str]) -> Count:
         bad_rows = [b or s not in ("ok", "missing") for b, s in zip(bad_rows, statuses, strict=True)]
     notes = json.loads(pq.read_schema(part).metadata[b"mmtool"])
     return Count(len(table), sum(bad_rows), counts, notes)
+
+
+def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
+    """rows.parquet as a table of strings, with the rows, columns and statuses that the header states.
+
+    A few bytes can stand for terabytes of equal texts, so they are read as a dictionary and counted first.
+    Raises ArtefactError, StorageError.
+    """
+    try:
+        with open_plain(path) as f:
+            size = os.fstat(f.fileno()).st_size
+            known = pq.ParquetFile(f, thrift_string_size_limit=1 << 26, thrift_container_size_limit=1 << 22)
+            schema = known.schema_arrow
+            if known.metadata.num_rows != header["rows"]:
+                raise Unsound(f"it has {known.metadata.num_rows} rows instead of {header['rows']}")
+            if len(set(schema.names)) < len(schema.names) or any(t != pa.string() for t in schema.types):
+                raise Unsound("its columns are not texts of different names")
+            needed = {"id", *header["columns"], *(status_column(n) for n in _upstream(header, inputs))}
+            if lacking := sorted(needed - set(schema.names)):
+                raise Unsound(f"it has no column {lacking[0]!r}")
+            f.seek(0)
+            found = pq.ParquetFile(f, read_dictionary=schema.names).read()
+        if len(found) != header["rows"]:
+            raise Unsound(f"it holds {len(found)} rows instead of {header['rows']}")
+        if sum(map(_bytes_of, found.columns)) > max(MOST_TEXT, MOST_GROWTH * size):
+            raise Unsound("its texts are too large for a file of its size")
+        found = found.cast(schema.remove_metadata())
+        found.validate(full=True)
+        return found
+    except Unsound as error:
+        raise damaged(path, str(error), AGAIN) from None
+    except (pa.ArrowException, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
+        raise damaged(path, str(error).splitlines()[0][:200] if str(error) else type(error).__name__, AGAIN) from error
+    except OSError as error:  # pyarrow raises it for a damaged page, too
+        if error.errno is None:
+            raise damaged(path, str(error)[:200], AGAIN) from error
+        raise storage_error(error) from error
+
+
+def _upstream(header: dict[str, Any], inputs: Sequence[str]) -> Sequence[str]:
+    return sorted(header["upstream"]["inputs"]) if header.get("upstream") else inputs
+
+
+def _bytes_of(column: Any) -> int:
+    """Bytes of a column of texts once its dictionary is spelled out."""
+    total = 0
+    for chunk in column.chunks:
+        chunk.validate(full=True)
+        total += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+    return total

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import types
 from pathlib import Path
+from pickle import Pickler
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmtool import specs
@@ -69,7 +69,7 @@ def can_be_pickled(subject: Subject) -> None:
     """It can be sent to a process that is not forked, as on macOS and Windows."""
     module = subject.module
     try:
-        pickle.Pickler(_Nowhere()).dump(module)
+        Pickler(_Nowhere()).dump(module)
     except Exception as error:  # noqa: BLE001  whatever a member's own pickling raises
         fail(f"it cannot be pickled ({error}), which other processes on macOS and Windows need; keep no lambda, open file "
              "or session on self, or drop it in __getstate__")

@@ -16,12 +16,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from mmtool import console, files, stopping
-from mmtool.errors import Interrupted, StorageError
+from mmtool import console, files, sealing, stopping
+from mmtool.errors import ArtefactError, Interrupted, StorageError
 
 PLAN = "plan.json"
 SECONDS = "MMTOOL_CHECKPOINT_SECONDS"
@@ -84,14 +82,14 @@ class Keeper:
 
     def load(self) -> dict[str, Any] | None:
         """`tensors` and `facts` as they were kept; None where nothing was, or where it is damaged."""
-        try:
-            with safe_open(self.path, framework="pt") as f:
-                facts = json.loads((f.metadata() or {})["state"])
-                return {"tensors": {k: f.get_tensor(k) for k in f.keys()}, "facts": facts}  # noqa: SIM118  no mapping
-        except FileNotFoundError:
+        if not self.path.exists():
             return None
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            console.warn(f"{self.path} cannot be read ({error}); this part starts anew")
+        try:
+            tensors, about = sealing.read_sealed(self.path)
+            return {"tensors": tensors, "facts": json.loads(about["facts"])}
+        except (ArtefactError, StorageError, KeyError, TypeError, ValueError) as error:
+            told = error.message if isinstance(error, ArtefactError | StorageError) else f"{self.path} is damaged ({error!r})"
+            console.warn(f"{told}; this part starts anew")
             return None
 
     def due(self) -> bool:
@@ -101,8 +99,8 @@ class Keeper:
     def keep(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Keep it. Raises Interrupted where the run was asked to end."""
         started = time.monotonic()
-        data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, {"state": json.dumps(facts)})
-        files.write_bytes(self.path, data)
+        kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        files.write_bytes(self.path, sealing.sealed(kept, {"facts": json.dumps(facts)}))  # of which some may be infinite
         self.last = time.monotonic()
         self.took = self.last - started
         if self.stop.is_set():

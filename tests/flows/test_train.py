@@ -10,7 +10,9 @@ import pytest
 import torch
 from flows.made import LETTERS, metrics, table, write
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from mmtool.sealing import read_sealed, sealed
 
 
 @pytest.fixture
@@ -201,16 +203,15 @@ def test_features_of_another_encoder_are_refused_naming_both(mmtool: Callable, t
 def test_a_tampered_model_is_refused(mmtool: Callable, tmp_path: Path, features: Path) -> None:
     model = tmp_path / "m.safetensors"
     mmtool("train", features, "--target", "label", "-o", model)
-    tensors = load_file(model)
-    header = json.loads(safe_open(model, "pt").metadata()["mmtool"])
+    tensors, header = read_sealed(model)
     bad = tmp_path / "bad.safetensors"
-    for change, words in (({"format": 2}, "has format 2"), ({"extra": 1}, "unknown key 'extra'"),
-                          ({"inputs": []}, "'inputs' that is no dict"),
-                          ({"fusion": {"name": "os:system", "options": {}}}, "no fusion plugin"),
-                          ({"fusion": {"name": "sum", "options": {}}}, "does not hold what its header says")):
-        save_file(tensors, bad, {"mmtool": json.dumps({**header, **change})})
+    for change, words, code in (({"format": 3}, "has format 3", 4), ({"extra": 1}, "unknown key 'extra'", 4),
+                                ({"inputs": []}, "the header.inputs is a list, not an object", 4),
+                                ({"fusion": {"name": "os:system", "options": {}}}, "no fusion plugin", 7),
+                                ({"fusion": {"name": "sum", "options": {}}}, "its tensor 'network/", 4)):
+        bad.write_bytes(sealed(tensors, {**header, **change}))  # by somebody who makes the sums right
         ran = mmtool("predict", "-m", bad, "--input", "a=z")
-        assert (ran.code, words in ran.err) == (1, True), ran.err
+        assert (ran.code, words in ran.err) == (code, True), ran.err
     bad.write_bytes(model.read_bytes()[:200])
     assert "cannot be read" in mmtool("predict", "-m", bad, "--input", "a=z").err
     save_file({"x": torch.zeros(1)}, bad)
