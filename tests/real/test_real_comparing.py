@@ -38,8 +38,8 @@ def features(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_fusions_and_inputs_of_stamps_are_compared(mmtool: Callable, features: Path, tmp_path: Path) -> None:
-    ran = mmtool("compare", features, "-t", "category", "-o", tmp_path / "r", "-f", "concat", "-f", "late", "-f", "film", "-f",
-                 "cca", "--epochs", "12", "--ensemble")
+    ran = mmtool("compare", features, "-t", "category", "-o", tmp_path / "r", "-f", "concat", "-f", "late", "-f", "film",
+                 "--epochs", "6", "--ensemble")
     assert ran.code == 0, ran.err
     found: dict[str, Any] = json.loads((tmp_path / "r/comparison.json").read_text())["targets"]["category"]
     each = {c["name"]: c for c in found["candidates"]}
