@@ -14,6 +14,12 @@ PLUGIN = Path(__file__).parent / "plugin"
 sys.path.insert(0, str(PLUGIN))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: threads of busy neighbours wait for each other
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The real data first: these files take longest, and with --no-loadscope-reorder the short ones fill the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,12 @@ class Ran:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What fixtures of a wider scope compute is kept for this process alone."""
+    os.environ["MMTOOL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

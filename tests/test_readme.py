@@ -43,9 +43,9 @@ def test_every_option_that_is_shown_exists(mmtool: Callable, command: str) -> No
     words = command.split()
     verb = words[1:3] if words[1] == "plugins" else words[1:2]
     shown = re.findall(r"(?<!\S)--?[a-z][a-z-]*", command.split("#")[0].split("|")[0])
-    assert mmtool(*verb, "--help").code == 0
-    told = mmtool(*verb, "--help").out
-    assert [option for option in shown if not re.search(rf"(?<!\S){option}\b", told)] == []
+    ran = mmtool(*verb, "--help")
+    assert ran.code == 0
+    assert [option for option in shown if not re.search(rf"(?<!\S){option}\b", ran.out)] == []
 
 
 def test_commands_were_found() -> None:

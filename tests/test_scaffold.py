@@ -49,21 +49,30 @@ def python(packages: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-def test_a_new_plugin_installs_is_found_keeps_the_contract_and_extracts(
-        packages: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    installed = python("mmtool", "plugins", "install", *[f"./mmtool-new-{m}" for m in MODALITIES])
-    assert installed.returncode == 0, installed.stderr
-    assert [line.split()[:2] for line in installed.stdout.splitlines()] == \
-        [["kind", "name"], *[["encoder", f"new-{m}"] for m in sorted(MODALITIES)]]
+@pytest.fixture(scope="module")
+def installed(python: Callable[..., subprocess.CompletedProcess[str]]) -> list[list[str]]:
+    """Kinds and names of all the packages, installed at once."""
+    ran = python("mmtool", "plugins", "install", *[f"./mmtool-new-{name}" for name in (*MODALITIES, *KINDS)])
+    assert ran.returncode == 0, ran.stderr
+    return [line.split()[:2] for line in ran.stdout.splitlines()]
 
-    checked = python("mmtool", "plugins", "check", *[f"new-{m}" for m in MODALITIES])
+
+@pytest.mark.usefixtures("installed")
+def test_new_plugins_keep_the_contract_by_the_command_and_by_their_own_tests(
+        python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    checked = python("mmtool", "plugins", "check", *[f"new-{m}" for m in MODALITIES], "new-fusion:dim=8", "new-task")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "failed" not in checked.stdout
-
-    tested = python("pytest", "-q", "-p", "no:cacheprovider", "mmtool-new-text")
+    tested = python("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+                    *[f"mmtool-new-{name}" for name in ("text", *KINDS)])
     assert tested.returncode == 0, tested.stdout
     assert "passed" in tested.stdout
 
+
+def test_new_encoders_are_found_and_extract(packages: Path, python: Callable[..., subprocess.CompletedProcess[str]],
+                                            installed: list[list[str]]) -> None:
+    assert installed == [["kind", "name"], *[["encoder", f"new-{m}"] for m in sorted(MODALITIES)],
+                         ["fusion", "new-fusion"], ["task", "new-task"]]
     Image.new("RGB", (30, 20), (255, 0, 9)).save(packages / "a.png")
     soundfile.write(packages / "a.wav", np.zeros(8000, np.float32), 8000)
     (packages / "a.ecg").write_bytes(b"1,2,3")
@@ -75,31 +84,16 @@ def test_a_new_plugin_installs_is_found_keeps_the_contract_and_extracts(
     assert all(f"{c}: 1 ok, 1 missing, 0 bad" in extracted.stderr for c in columns)
 
 
-def test_a_new_fusion_and_task_install_keep_the_contract_and_train(
-        packages: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    installed = python("mmtool", "plugins", "install", *[f"./mmtool-new-{kind}" for kind in KINDS])
-    assert installed.returncode == 0, installed.stderr
-    assert [line.split()[:2] for line in installed.stdout.splitlines()] == [
-        ["kind", "name"], ["fusion", "new-fusion"], ["task", "new-task"]]
-
-    checked = python("mmtool", "plugins", "check", "new-fusion:dim=8", "new-task")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "failed" not in checked.stdout
-
-    tested = python("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
-                    *[f"mmtool-new-{kind}" for kind in KINDS])
-    assert tested.returncode == 0, tested.stdout
-    assert "passed" in tested.stdout
-
+@pytest.mark.usefixtures("installed")
+def test_a_new_fusion_and_task_train(packages: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     rows = [f"{i % 5},{i % 3},{'red' if i % 2 else 'blue'},{i % 5 + 2 * (i % 2)},{'train' if i % 4 else 'test'}"
             for i in range(60)]
     (packages / "counts.csv").write_text("\n".join(["size,rooms,colour,sold,split", *rows, "1,1,red,none,train"]) + "\n")
-    for fusion in ("new-fusion", "concat"):
-        trained = python("mmtool", "train", "counts.csv", "--target", "sold=new-task", "-e", "size+rooms=table",
-                         "-e", "colour=table", "-f", fusion, "--epochs", "5", "-o", f"{fusion}.safetensors")
-        assert (trained.returncode, trained.stdout) == (0, f"{fusion}.safetensors\n"), trained.stderr
-        assert "1 rows have a sold that cannot be read" in trained.stderr
-        assert "deviance" in trained.stderr
+    trained = python("mmtool", "train", "counts.csv", "--target", "sold=new-task", "-e", "size+rooms=table",
+                     "-e", "colour=table", "-f", "new-fusion", "--epochs", "5", "-o", "m.safetensors")
+    assert (trained.returncode, trained.stdout) == (0, "m.safetensors\n"), trained.stderr
+    assert "1 rows have a sold that cannot be read" in trained.stderr
+    assert "deviance" in trained.stderr
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -118,7 +118,7 @@ def test_bad_cells_are_counted_and_every_good_one_is_kept(mmtool: Callable, tmp_
     (folder / "3.png").write_text("this is no picture")
     (folder / "4.png").unlink()
     (folder / "5.wav").write_bytes(sound[:300])
-    Image.new("L", (40_000, 40_000)).save(folder / "6.png")
+    Image.new("1", (40_000, 40_000)).save(folder / "6.png")
     assert (folder / "6.png").stat().st_size < 2_000_000
     manifest.write_text(manifest.read_text().replace("r7,7.png,", "r7,,").replace("abcdefghi,", "unreadable,"))
     ran = mmtool("extract", manifest, "-o", tmp_path / "f", *ENCODE)

@@ -10,8 +10,7 @@ import pytest
 from flows.made import LETTERS, metrics, table
 
 
-@pytest.mark.parametrize("told", [(), ("-f", "gated", "--epochs", "40", "--lr", "0.01"),
-                                  ("-f", "gated", "--epochs", "40", "--lr", "0.01", "--loss-weighting", "uncertainty"),
+@pytest.mark.parametrize("told", [(), ("-f", "gated", "--epochs", "40", "--lr", "0.01", "--loss-weighting", "uncertainty"),
                                   ("-f", "late", "--optimizer", "adamw", "--epochs", "60", "--lr", "0.05")])
 def test_several_targets_share_a_fusion(mmtool: Callable, tmp_path: Path, told: tuple[str, ...]) -> None:
     data, model = table(tmp_path, 160, missing=0.1), tmp_path / "m.safetensors"

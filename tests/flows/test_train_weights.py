@@ -35,13 +35,13 @@ def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "secret-place" / "resnet.safetensors"
     path.parent.mkdir()
-    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    save_file(timm.create_model("resnet10t", pretrained=False).state_dict(), path)
     return path
 
 
 def test_features_of_a_resnet_from_a_file_with_a_text_encoder(mmtool: Callable, tmp_path: Path, data: Path,
                                                               weights: Path) -> None:
-    model, told = tmp_path / "m.safetensors", ("-e", f"picture=timm:resnet18,img_size=32,weights={weights}",
+    model, told = tmp_path / "m.safetensors", ("-e", f"picture=timm:resnet10t,img_size=32,weights={weights}",
                                                "-e", "words=tiny-letters")
     ran = mmtool("train", data, "-t", "answer", "-o", model, *told)
     assert ran.code == 0, ran.err
@@ -71,7 +71,7 @@ def test_features_of_a_resnet_from_a_file_with_a_text_encoder(mmtool: Callable, 
 def test_a_model_that_holds_the_weights_needs_no_file(mmtool: Callable, tmp_path: Path, data: Path, weights: Path,
                                                       told: tuple[str, ...]) -> None:
     model = tmp_path / "m.safetensors"
-    encoder = f"picture=timm:resnet18,img_size=32,weights={weights}"
+    encoder = f"picture=timm:resnet10t,img_size=32,weights={weights}"
     ran = mmtool("train", data, "-t", "answer", "-o", model, "-e", encoder, *told)
     assert ran.code == 0, ran.err
     weights.unlink()
