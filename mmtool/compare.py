@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmtool import console, files, opening, report
+from mmtool import console, folders, opening, report
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import Interrupted, UsageError
 from mmtool.locks import locked
@@ -39,7 +39,7 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
     candidates.check(wanted, {c: a.task for c, a in trainer.targets.items()})
-    with locked(output), files.scratch() as folder:
+    with locked(output), folders.scratch() as folder:
         place = Place(folder / "compare.safetensors")
         place.begin("compare", {})
         try:

@@ -6,14 +6,12 @@ exchanged with what has its name. A killed run leaves at most `.mmtool-*` names,
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,10 +27,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PREFIX, WRITTEN, GONE, SCRATCH = ".mmtool-", ".tmp", ".gone", ".scratch"
+CAN_HOLD = fcntl is not None
+PREFIX, WRITTEN, FILLED, GONE = ".mmtool-", ".tmp", ".new", ".gone"
 STALE_SECONDS = 86400.0
 """Where no lock tells whether a writer lives, a temporary file of this age is taken for a dead one's."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def writing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[
     which then names `path`.
     """
     path = Path(os.path.realpath(path))
-    _sweep_once(path.parent)
+    sweep_once(path.parent)
     try:
         temporary, f = _new(path.parent)
         try:
@@ -119,111 +117,6 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, durably, where it is not there yet."""
-    if not folder.is_dir():
-        folder.mkdir()
-        sync_folder(folder.parent)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder such that a killed run never leaves half of it under its name."""
-    gone = path.with_name(f"{PREFIX}{secrets.token_hex(6)}{GONE}")
-    try:
-        path.rename(gone)
-    except FileNotFoundError:
-        return
-    if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone, onerror=_not_gone)
-    else:
-        gone.unlink(missing_ok=True)
-
-
-def _not_gone(function: object, path: str, told: tuple[Any, BaseException, Any]) -> None:
-    if not isinstance(told[1], FileNotFoundError):  # another run sweeps the same
-        raise told[1]
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A folder to fill, `TARGET.partial`, which takes the place of `target` when the block ends well."""
-    target = Path(os.path.realpath(target))
-    filled = target.with_name(target.name + ".partial")
-    _sweep_once(target.parent)
-    remove(filled)
-    filled.mkdir()
-    try:
-        yield filled
-        put_in_place(filled, target)
-    except BaseException:
-        remove(filled)
-        raise
-
-
-def put_in_place(filled: Path, target: Path) -> None:
-    """Give a folder its final name; what had that name is removed. On Linux a whole folder has it at every instant."""
-    if not target.exists():
-        filled.rename(target)
-        sync_folder(target.parent)
-        return
-    if exchange(filled, target):
-        sync_folder(target.parent)
-        remove(filled)
-    else:
-        old = former(target)
-        target.rename(old)
-        filled.rename(target)
-        sync_folder(target.parent)
-        remove(old)
-
-
-def former(target: Path) -> Path:
-    """Where `put_in_place` keeps what is replaced, where two names cannot be exchanged."""
-    return target.with_name(f".{target.name}.old")
-
-
-def exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; False where the system cannot."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
-    if rename is None:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder of the system's for temporary files that goes when the block ends; a killed run's goes with the next."""
-    root = Path(tempfile.gettempdir())
-    for left in root.glob(f"mmtool-*{SCRATCH}"):
-        with suppress(OSError):
-            if left.stat().st_uid == _user() and _is_left(left):
-                shutil.rmtree(left)
-    folder, fd = _new_folder()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if fd is not None:
-            os.close(fd)
-
-
-def _new_folder() -> tuple[Path, int | None]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix="mmtool-", suffix=SCRATCH))
-        if fcntl is None:
-            return folder, None
-        with suppress(FileNotFoundError):
-            fd = os.open(folder, os.O_RDONLY)
-            if hold(fd) and is_open(fd, folder):
-                return folder, fd
-            os.close(fd)  # as in `_new`
-
-
 def is_open(fd: int, path: Path) -> bool:
     """Does the name still stand for what is open?"""
     try:
@@ -251,16 +144,18 @@ def sweep(folder: Path) -> None:
         for left in folder.glob(f"{PREFIX}*"):
             if left.name.endswith(GONE):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-            elif left.name.endswith(WRITTEN) and _is_left(left):
+            elif left.name.endswith(WRITTEN) and is_left(left):
                 left.unlink(missing_ok=True)
+            elif left.name.endswith(FILLED) and is_left(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @cache
-def _sweep_once(folder: Path) -> None:
+def sweep_once(folder: Path) -> None:
     sweep(folder)
 
 
-def _is_left(path: Path) -> bool:
+def is_left(path: Path) -> bool:
     """Does nobody hold it any more?"""
     if fcntl is None:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
@@ -271,5 +166,5 @@ def _is_left(path: Path) -> bool:
         os.close(fd)
 
 
-def _user() -> int:
+def user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0

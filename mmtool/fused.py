@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool import console, encoding, files, plugins, specs
+from mmtool import console, encoding, files, folders, plugins, specs
 from mmtool.bounded import bounded, fill
 from mmtool.errors import ArtefactError, DataError, UsageError
 from mmtool.extraction.folder import Partial
@@ -117,7 +117,7 @@ def _write(features: Features, output: Path, front: Front, entry: dict[str, Any]
               "upstream": {"inputs": entries, "front": {"fusion": {k: entry[k] for k in ("name", "options")},
                                                         "identity": identity}}}
     partial.begin({"plan": encoding.fingerprint([header, "fuse"])})
-    files.make_folder(partial.folder / "fused")
+    folders.make_folder(partial.folder / "fused")
     header["shards"] = _shards(features, front, partial.folder / "fused")
     files.write_tensors(partial.folder / "fused" / FRONT, kept)
     for name in (ROWS, ERRORS):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool import cells, console, encoding, files, inputs
+from mmtool import cells, console, encoding, folders, inputs
 from mmtool.encoding import Built
 from mmtool.errors import DataError, MMToolError, UsageError
 from mmtool.extract import Settings as ExtractSettings
@@ -225,7 +225,7 @@ def open_for(model: Model, name: str, settings: ExtractSettings, split: str) -> 
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) <= set(columns)], name)
     tested = any(is_test(row) for row in manifest.rows())
     read = filtered(manifest, is_test) if split == "test" and "split" in columns and tested else manifest
-    with files.scratch() as folder:
+    with folders.scratch() as folder:
         result = extract(read, folder / "features", replace(settings, like=model.headers(names, "the model")))
         yield Features(result.features), names, result.exit_code
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmtool import console, files
+from mmtool import console, files, folders
 from mmtool.errors import StorageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def check_report(folder: Path) -> None:
 def write(folder: Path, scored: Scored, about: About) -> None:
     """metrics.json, predictions.jsonl, plots and report.html, in the place of an earlier report."""
     _say_replaced(folder, METRICS)
-    with files.replacing(folder) as fresh:
+    with folders.replacing(folder) as fresh:
         files.write_bytes(fresh / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
         files.write_json(fresh / METRICS, scored.metrics)
         _write_page(fresh, scored, about)
@@ -127,7 +127,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[s
     _say_replaced(folder, COMPARISON)
     parts = [TargetPart(column, tasks[column], [], one["metric"], one["greater_is_better"], {}, [], [], [], comparison=one)
              for column, one in found.items()]
-    with files.replacing(folder) as fresh:
+    with folders.replacing(folder) as fresh:
         files.write_json(fresh / COMPARISON, {"targets": dict(found)})
         write(fresh, Page(title, facts, [], parts, lambda _: []))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmtool import files
+from mmtool import files, folders
 from mmtool.errors import PluginError, StorageError, storage_error
 from mmtool.locks import locked
 
@@ -43,7 +43,7 @@ def copy(folder: Path) -> Path:
     if folder.exists() and (folder.resolve() == Path.cwd() or folder.is_mount()):
         raise StorageError(f"{folder} cannot be replaced as a whole", f"name a folder inside it: {folder / 'clipart'}",
                            code="E_OUTPUT")
-    with locked(folder), files.replacing(folder) as fresh:
+    with locked(folder), folders.replacing(folder) as fresh:
         for entry in source.iterdir():
             _copy(entry, fresh / entry.name)
     return folder / MANIFEST

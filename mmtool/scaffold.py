@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmtool import files, plugins
+from mmtool import files, folders, plugins
 from mmtool import scaffold_learning as learning
 from mmtool import scaffold_templates as templates
 from mmtool.errors import StorageError, UsageError, storage_error
@@ -44,7 +44,7 @@ def write(name: str, folder: Path, *, kind: str = "encoder", modality: str | Non
     module_name = "mmtool_" + name.replace("-", "_")
     words = {"@ABOUT@": about, "@USE@": use, "@CARE@": care, "@NAME@": name, "@MODULE@": module_name, "@KIND@": kind,
              "@MODALITY@": modality, "@CLASS@": "".join(map(str.capitalize, name.split("-"))) + kind.capitalize()}
-    with locked(package), files.replacing(package) as fresh:
+    with locked(package), folders.replacing(package) as fresh:
         (fresh / "tests").mkdir()
         for path, template in (("pyproject.toml", templates.PYPROJECT), (f"{module_name}.py", module),
                                ("README.md", templates.README), ("tests/test_contract.py", templates.TEST)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtool import files
+from mmtool import files, folders
 from mmtool.errors import LockedError, StorageError
 from mmtool.locks import Lock, locked
 
@@ -83,7 +83,7 @@ def test_a_folder_of_a_killed_run_among_the_systems_temporary_files_goes_with_th
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "mmtool-dead.scratch").mkdir()
     (tmp_path / "mmtool-mine").mkdir()
-    with files.scratch() as one, files.scratch() as other:
+    with folders.scratch() as one, folders.scratch() as other:
         assert one.is_dir()
         assert names(tmp_path) == sorted([one.name, other.name, "mmtool-mine"])
     assert names(tmp_path) == ["mmtool-mine"]
@@ -98,7 +98,7 @@ def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypa
     if there:
         (tmp_path / "r").mkdir()
         (tmp_path / "r/old").touch()
-    with files.replacing(tmp_path / "r") as fresh:
+    with folders.replacing(tmp_path / "r") as fresh:
         (fresh / "new").touch()
         assert (tmp_path / "r/old").exists() == there
     assert names(tmp_path) == ["r"]
@@ -108,9 +108,9 @@ def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypa
 def test_two_names_are_exchanged_in_one_step(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("b")
-    assert files.exchange(tmp_path / "a", tmp_path / "b") == (sys.platform == "linux")
+    assert folders.exchange(tmp_path / "a", tmp_path / "b") == (sys.platform == "linux")
     with pytest.raises(OSError, match="No such file"):
-        files.exchange(tmp_path / "a", tmp_path / "none")
+        folders.exchange(tmp_path / "a", tmp_path / "none")
 
 
 def test_a_lock_keeps_others_out_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from mmtool import console, files
+from mmtool import console, files, folders
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
@@ -44,7 +44,7 @@ class Partial:
         if before is not None and before.get("plan") == state["plan"]:
             for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir())):
                 files.sweep(folder)
-            files.make_folder(self.folder / PARTS)
+            folders.make_folder(self.folder / PARTS)
             return before
         if before is not None:
             console.say(f"{self.folder} was left by a run over other rows or with other encoders; starting anew")
@@ -53,21 +53,21 @@ class Partial:
             if before is None and any(self.folder.iterdir()):
                 raise StorageError(f"{self.folder} is in the way and is no unfinished features folder", "move it away",
                                    code="E_OUTPUT")
-            files.remove(self.folder)
-        files.make_folder(self.folder)
+            folders.remove(self.folder)
+        folders.make_folder(self.folder)
         files.write_json(self.folder / PROGRESS, state)
-        files.make_folder(self.folder / PARTS)
+        folders.make_folder(self.folder / PARTS)
         return state
 
     def _mend(self) -> None:
         """End what a killed `place` began: the features that it replaced go, or come back where nothing has their name."""
-        old = files.former(self.target)
+        old = folders.former(self.target)
         if old.exists():
-            files.remove(old) if self.target.exists() else old.rename(self.target)
+            folders.remove(old) if self.target.exists() else old.rename(self.target)
         if (self.target / PROGRESS).exists():  # in its place, just not yet tidied
             (self.target / PROGRESS).unlink()
         if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
-            files.remove(self.folder)
+            folders.remove(self.folder)
 
     def _state(self) -> dict[str, Any] | None:
         try:
@@ -94,14 +94,14 @@ class Partial:
 
     def write_tensors(self, name: str, file: str, tensors: dict[str, Tensor]) -> None:
         """Keep what an encoder learned in `fit`, or the weights that a model brought."""
-        files.make_folder(self.folder / name)
+        folders.make_folder(self.folder / name)
         files.write_tensors(self.folder / name / file, {k: v.detach().cpu().clone() for k, v in tensors.items()})
 
     def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
         """One whole shard: every input's tokens, then its rows."""
         for name, blocks in encoded.items():
-            files.make_folder(self.folder / name)
+            folders.make_folder(self.folder / name)
             write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
         rows_file.write_part(self._part(number), part, columns)
 
@@ -120,8 +120,8 @@ class Partial:
     def place(self, header: dict[str, Any]) -> None:
         """All is there: put the folder in its place. At every instant whole features have that name, old or new."""
         self._say_replaced(header)
-        files.remove(self.folder / PARTS)
-        files.put_in_place(self.folder, self.target)
+        folders.remove(self.folder / PARTS)
+        folders.put_in_place(self.folder, self.target)
         (self.target / PROGRESS).unlink()
         files.sync_folder(self.target)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtool import console, files, sealing, stopping
+from mmtool import console, files, folders, sealing, stopping
 from mmtool.errors import ArtefactError, Interrupted, StorageError
 
 PLAN = "plan.json"
@@ -44,7 +44,7 @@ class Place:
             files.sweep(folder)
         if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
             raise StorageError(f"{self.folder} is in the way and is no unfinished model", "move it away", code="E_OUTPUT")
-        files.make_folder(self.folder)
+        folders.make_folder(self.folder)
         try:
             before = json.loads((self.folder / PLAN).read_bytes())
         except (OSError, ValueError):
@@ -54,14 +54,14 @@ class Place:
             return dict(before["facts"])
         if before:
             console.say(f"{self.folder} was left by another run; starting anew")
-            files.remove(self.folder)
-            files.make_folder(self.folder)
+            folders.remove(self.folder)
+            folders.make_folder(self.folder)
         files.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
         return facts
 
     def remove(self) -> None:
         """The model is written: nothing has to be kept."""
-        files.remove(self.folder)
+        folders.remove(self.folder)
 
     def keeper(self, name: int | str) -> Keeper:
         """That of one training of the run; no two may have one name."""

@@ -16,9 +16,8 @@ from flows.made import LETTERS, metrics, table, write
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mmtool.sealing import sealed
-
 from mmtool.cli.main import run
+from mmtool.sealing import sealed
 
 
 def noisy(folder: Path, rows: int = 240, *, calib: bool = False, missing: float = 0.0) -> Path:

@@ -14,7 +14,7 @@ import page_made as made
 import pytest
 
 from mmtool.errors import StorageError
-from mmtool.files import replacing
+from mmtool.folders import replacing
 from mmtool.page.contents import Curve, Page, Shown, TargetPart
 from mmtool.page.write import MEDIA_BYTES, write
 from mmtool.report import check_report
