@@ -94,7 +94,7 @@ def test_a_folder_of_a_killed_run_among_the_systems_temporary_files_goes_with_th
 def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool,
                                                         can_exchange: bool) -> None:
     if not can_exchange:
-        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        monkeypatch.setattr(folders, "exchange", lambda one, other: False)
     if there:
         (tmp_path / "r").mkdir()
         (tmp_path / "r/old").touch()
