@@ -16,8 +16,7 @@ from mmtool.sealing import read_sealed, sealed
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "v2"
-EVIL = ("os", "os:system", "../../evil", "/etc/passwd", "evil.so", "antigravity", "torch.hub", "mmtool.fusions.cca:Cca",
-        "https://example.org/x", "file:///etc/passwd", "__import__('os')")
+EVIL = ("os", "os:system", "../../evil", "/etc/passwd", "antigravity", "mmtool.fusions.cca:Cca", "https://example.org/x")
 
 
 def models() -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmtool import console
 
-CASES = 250
+CASES = 150
 
 
 @pytest.fixture(scope="module", params=[1, 2])
