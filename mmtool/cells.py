@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 DECODER_REVISION = 1
 """Bumped when decoding gives other bits; part of the features' numerics."""
 
+TOO_MUCH = "reading it takes more memory than a cell may have"
+
+_NO_MEMORY = "can't allocate memory"  # torch's words for it, in a RuntimeError
+
 Raw = Cell | dict[str, Cell]
 
 
@@ -58,7 +62,7 @@ def load(raw: Raw, source: Source) -> tuple[Any, str]:
         return content, _key(source.modality, json.dumps(content).encode())
     assert raw is not None
     if isinstance(raw, Blob) and raw.error:
-        raise CellError(raw.error)
+        raise CellError(raw.error, "E_CELL_READ")
     if source.modality == "text":
         text = _text(raw, source)
         return text, _key("text", text.encode("utf-8", "surrogatepass"))
@@ -72,7 +76,7 @@ def load(raw: Raw, source: Source) -> tuple[Any, str]:
             return raw, _key(source.modality, raw.encode("utf-8", "surrogatepass"))
         data = _file(path, source.limits)
     if len(data) > source.limits.max_file_bytes:
-        raise CellError(f"{len(data)} bytes are over the limit of {source.limits.max_file_bytes}")
+        raise CellError(f"{len(data)} bytes are over the limit of {source.limits.max_file_bytes}", "E_CELL_TOO_LARGE")
     return data, _key(source.modality, data)
 
 
@@ -98,12 +102,15 @@ def prepare_decoded(decoded: Any, encoder: Encoder) -> Tensor:
     """The second half of `prepare`."""
     try:
         prepared = encoder.prepare(decoded)
-    except CellError:
+    except (CellError, MemoryError):
         raise
     except Exception as error:
-        raise CellError(f"{type(encoder).__name__}.prepare failed: {type(error).__name__}: {error}") from error
+        if _NO_MEMORY in str(error):
+            raise CellError(TOO_MUCH, "E_CELL_MEMORY") from error
+        told = f"{type(encoder).__name__}.prepare failed: {type(error).__name__}: {error}"
+        raise CellError(told, "E_CELL_PREPARE") from error
     if not len(prepared):
-        raise CellError("nothing is left of it after preparing")
+        raise CellError("nothing is left of it after preparing", "E_CELL_NOTHING_LEFT")
     return prepared
 
 
@@ -129,27 +136,27 @@ def _text(raw: Cell, source: Source) -> str:
         return decode_text(raw.data, source.limits)
     assert raw is not None
     if len(raw) > source.limits.max_text_chars:
-        raise CellError(f"{len(raw)} characters are over the limit of {source.limits.max_text_chars}")
+        raise CellError(f"{len(raw)} characters are over the limit of {source.limits.max_text_chars}", "E_TXT_TOO_LONG")
     if any("\ud800" <= ch <= "\udfff" for ch in raw):
-        raise CellError("holds half of a UTF-16 pair, which is no character")
+        raise CellError("holds half of a UTF-16 pair, which is no character", "E_TXT_ENCODING")
     return raw
 
 
 def _data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:
-        raise CellError("data: URI without a comma")
+        raise CellError("data: URI without a comma", "E_CELL_DATA_URI")
     try:
         return base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise CellError(f"data: URI is not base64 ({error})") from error
+        raise CellError(f"data: URI is not base64 ({error})", "E_CELL_DATA_URI") from error
 
 
 def _path(text: str, source: Source) -> Path:
     if "://" in text[:16]:
-        raise CellError("a URL; mmtool fetches nothing, download the file first")
+        raise CellError("a URL; mmtool fetches nothing, download the file first", "E_CELL_URL")
     if "\0" in text:
-        raise CellError("a path with a NUL character")
+        raise CellError("a path with a NUL character", "E_CELL_PATH")
     return source.base / text
 
 
@@ -163,11 +170,11 @@ def _exists(path: Path) -> bool:
 def _file(path: Path, limits: Limits) -> bytes:
     try:
         if not path.exists():
-            raise CellError("no such file")
+            raise CellError("no such file", "E_CELL_NOT_FOUND")
         if not path.is_file():
-            raise CellError("not a regular file")
+            raise CellError("not a regular file", "E_CELL_PATH")
         if (size := path.stat().st_size) > limits.max_file_bytes:
-            raise CellError(f"{size} bytes are over the limit of {limits.max_file_bytes}")
+            raise CellError(f"{size} bytes are over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
         return path.read_bytes()
     except OSError as error:
-        raise CellError(error.strerror or str(error)) from error
+        raise CellError(error.strerror or str(error), "E_CELL_READ") from error

@@ -79,7 +79,9 @@ def error(message: str, hint: str = "", *, code: str) -> None:
 
 
 def out(line: str) -> None:
-    """A result: one line on stdout."""
+    """A result: one line on stdout; literal on a terminal, exact for a script."""
+    if sys.stdout.isatty():
+        line = literal(line)
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -131,9 +133,9 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[float],
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     rate = TextColumn("{task.fields[rate]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        task = bar.add_task(what, total=total, completed=done, rate="")
+        task = bar.add_task(literal(what), total=total, completed=done, rate="")
         started, count = time.monotonic(), 0.0
 
         def advance(rows: float) -> None:
@@ -163,10 +165,10 @@ def live_line(what: str, total: int) -> Iterator[_Advance]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-               TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+               TextColumn("{task.fields[told]}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        task = bar.add_task(what, total=total, told="")
+        task = bar.add_task(literal(what), total=total, told="")
         yield _Advance(lambda steps, told: bar.update(task, advance=steps, told=literal(told)))
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmtool import devices
 from mmtool.api import Encoder, Tokens
 from mmtool.encoding import pad
 from mmtool.errors import DeviceError, UsageError
@@ -74,23 +75,31 @@ def check_precision(name: str) -> None:
 
 @dataclass
 class Engine:
-    """One encoder on its device. `batch_size` falls by half whenever memory runs out; `halved` says so."""
+    """One encoder on its device. `batch_size` falls by half whenever memory runs out; `halved` says so.
+
+    `name` is what errors call it.
+    """
 
     encoder: Encoder
     device: torch.device
     precision: str
     batch_size: int
+    name: str = ""
     halved: bool = field(default=False)
 
     def __post_init__(self) -> None:
+        self.name = self.name or f"encoder {type(self.encoder).__name__}"
         be_deterministic(self.device)
-        self.encoder = self.encoder.to(self.device).eval()
+        with devices.watched(self.name, f"its weights do not fit into the memory of {self.device}: use --device cpu, or a "
+                                        "smaller encoder"):
+            self.encoder = self.encoder.to(self.device).eval()
 
-    def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep,
+    def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = (),
                done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:
         """Prepared cells (None: no usable cell there) -> tokens `[T, D]` of each on the CPU, T = 1 unless `keep` is tokens.
 
-        `done` is told the cells of each batch.
+        `done` is told the cells of each batch; `ids` are what errors call the cells' rows. Raises DeviceError where one cell
+        alone does not fit, or the device fails.
         """
         out: list[Tensor | None] = [None] * len(prepared)
         for batch in plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"):
@@ -102,8 +111,8 @@ class Engine:
                     continue
                 try:
                     rows = self._forward([prepared[i] for i in part], keep)
-                except RuntimeError as error:
-                    self._halve(error, len(part))
+                except (RuntimeError, MemoryError) as error:
+                    self._halve(error, len(part), [ids[i] for i in part if ids])
                     continue
                 for i, row in zip(part, rows, strict=True):
                     if prepared[i] is not None:
@@ -128,14 +137,17 @@ class Engine:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
 
-    def _halve(self, error: Exception, batch: int) -> None:
-        ran_out = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) \
-            or "out of memory" in str(error)
-        if not ran_out:
-            raise error
+    def _halve(self, error: Exception, batch: int, rows: Sequence[str]) -> None:
+        where = self.name + (f", rows from {rows[0]!r} on" if rows[1:] else f", row {rows[0]!r}" if rows else "")
+        if not devices.ran_out(error):
+            if (told := devices.device_error(error, where)) is None:
+                raise error
+            raise told from error
         if batch == 1:
-            raise DeviceError(f"one cell does not fit into the memory of {self.device}",
-                              "use --device cpu, --precision bf16, or a smaller encoder", code="E_DEVICE_MEMORY") from error
+            way = "extract --precision bf16, or a smaller encoder"
+            raise DeviceError(f"{where}: one cell does not fit into the memory of {self.device}",
+                              f"free some, use {way}" if self.device.type == "cpu" else f"use --device cpu, {way}",
+                              code="E_DEVICE_MEMORY") from error
         self.batch_size = max(1, batch // 2)
         self.halved = True
         if self.device.type == "cuda":

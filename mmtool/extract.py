@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -29,7 +28,7 @@ from mmtool.features.part import Part
 from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
-from mmtool.readers import Readers
+from mmtool.readers import Readers, default_workers
 
 MOST_SHOWN = 10
 """Bad cells that are named where the features do not stay."""
@@ -118,11 +117,6 @@ def parse_max_bad(text: str) -> Callable[[int], float]:
     return (lambda rows: number / 100 * rows) if text.endswith("%") else (lambda rows: number)
 
 
-def default_workers(rows: int) -> int:
-    """Reader processes: none for a few rows, else as many as leave half of the cores to the encoders, at most 8."""
-    return 0 if rows <= 64 else min(8, max(1, (os.cpu_count() or 2) // 2))
-
-
 def _readings(manifest: Manifest, about: Scan, settings: Settings, device: torch.device) -> list[Reading]:
     weights = sources.parse_weights(settings.weights)
     if settings.like is not None:
@@ -172,11 +166,12 @@ class _Run:
         self._check_space(self.about.rows - done)
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")
-        workers = self.settings.workers
-        loop_workers = default_workers(self.about.rows - done) if workers is None else workers
+        workers, modalities = self.settings.workers, [r.source.modality for r in self.readings.values()]
+        loop_workers = default_workers(self.about.rows - done, modalities) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)
         with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
-            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"])
+            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"],
+                                      f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}
             self._fill(loop, pool, done, caches)
         return self._finish(state)
@@ -259,9 +254,12 @@ def _report(result: Result, output: Path, seconds: float, settings: Settings) ->
     if result.bad_rows:
         with (output / ERRORS).open(encoding="utf-8") as f:
             shown = [json.loads(line) for line in islice(f, 1 if settings.kept else MOST_SHOWN)]
+            codes = Counter(e["code"] for e in shown) + Counter(json.loads(line)["code"] for line in f)
         rows = "1 row has" if result.bad_rows == 1 else f"{result.bad_rows} rows have"
         where = f", listed in {output / ERRORS}; the first:" if settings.kept else ":" if len(shown) < MOST_SHOWN else "; some:"
-        console.warn(f"{rows} a bad cell{where} " + "; ".join(f"row {e['id']!r}, {e['input']}: {e['reason']}" for e in shown))
+        kinds = f" ({', '.join(f'{n} {code}' for code, n in codes.most_common())})" if len(codes) > 1 else ""
+        told = "; ".join(f"row {e['id']!r}, {e['input']}: {e['code']}: {e['reason']}" for e in shown)
+        console.warn(f"{rows} a bad cell{kinds}{where} {told}")
     if result.exit_code:
         goes_on = "the features are written all the same" if settings.kept else "the work goes on, and the exit code will be 3"
         console.error(f"{result.bad_rows} of {result.rows} rows are bad, more than --max-bad {settings.max_bad}",

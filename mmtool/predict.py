@@ -18,6 +18,7 @@ from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_aloud
 from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
+from mmtool.readers import Kept
 from mmtool.zeroshot import ZeroShot, as_json
 
 if TYPE_CHECKING:
@@ -189,14 +190,14 @@ def _overlays(settings: Settings) -> Overlays | None:
 
 
 def _answers(model: ZeroShot, rows: Iterable[tuple[str, Row]], total: int, settings: Settings, overlays: Overlays | None, *,
-             workers: int = 0, caching: bool = False) -> Iterator[dict[str, Any]]:
+             caching: bool = False) -> Iterator[dict[str, Any]]:
     if overlays is None:
-        for guess in model.guess(rows, total, workers=workers, caching=caching):
+        for guess in model.guess(rows, total, caching=caching):
             yield as_json(guess, model.labels, settings.top)
     else:
         from mmtool.explain.zeroshot import explained
 
-        yield from explained(model, rows, total, settings.top, overlays, workers=workers, caching=caching)
+        yield from explained(model, rows, total, settings.top, overlays, caching=caching)
 
 
 def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | None) -> int:
@@ -207,8 +208,6 @@ def _files(arguments: Sequence[str], settings: Settings, labels: list[str] | Non
 
 
 def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
-    from mmtool.extract import default_workers
-
     manifest = open_aloud(name)
     about = scan(manifest)
     if settings.encode:
@@ -219,23 +218,23 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
             console.warn(note)
         console.say("inputs: " + ", ".join(f"{i.name} ({i.encoder})" for i in chosen))
     model = _zero_shot(chosen, labels, manifest.base, settings)
-    found = _answers(model, ids_and_rows(manifest), about.rows, settings, _overlays(settings),
-                     workers=default_workers(about.rows), caching=True)
+    found = _answers(model, ids_and_rows(manifest), about.rows, settings, _overlays(settings), caching=True)
     return predictions.stream(console.counted("predict", about.rows, found), settings.output)
 
 
 def _lines_from_stdin(settings: Settings, labels: list[str] | None) -> int:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
-    model = _Answers(settings, labels)
-    answers = (model.answer(number, line) for number, line in enumerate(sys.stdin.buffer) if line.strip())
-    return predictions.stream(answers, settings.output)
+    with Kept() as kept:
+        model = _Answers(settings, labels, kept)
+        answers = (model.answer(number, line) for number, line in enumerate(sys.stdin.buffer) if line.strip())
+        return predictions.stream(answers, settings.output)
 
 
 class _Answers:
     """JSON lines one by one, with encoders that are loaded when the first line needs them."""
 
-    def __init__(self, settings: Settings, labels: list[str] | None) -> None:
-        self.settings, self.labels = settings, labels
+    def __init__(self, settings: Settings, labels: list[str] | None, kept: Kept) -> None:
+        self.settings, self.labels, self.kept = settings, labels, kept
         self.encoders = dict(_named_encoders(settings.encode))
         self.model: ZeroShot | None = None
         self.ignored: set[str] = set()
@@ -255,13 +254,14 @@ class _Answers:
             return next(_answers(model, [(name, row)], 1, self.settings, self.overlays))
         except MMToolError as error:
             return {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
-                    "contributions": {}, "errors": {"line": str(error)}}
+                    "contributions": {}, "errors": {"line": f"{error.code}: {error}"}}
 
     def _model(self, names: Sequence[str]) -> ZeroShot:
         have = set() if self.model is None else {r.name for r in self.model.readings}
         new = _inputs_of([n for n in names if inputs.slug(n) not in have], self.encoders)
         if self.model is None:
             self.model = _zero_shot(new, self.labels, Path(), self.settings)
+            self.model.kept = self.kept
         else:
             for item in new:
                 self.model.add(item)

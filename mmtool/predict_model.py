@@ -17,7 +17,6 @@ from mmtool.errors import MMToolError, UsageError
 from mmtool.explain.inputs import check as check_explainable
 from mmtool.explain.inputs import explain as explain_inputs
 from mmtool.explain.overlay import Overlays
-from mmtool.extract import default_workers
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import run_blocks
 from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
@@ -29,6 +28,7 @@ from mmtool.model import Model, load
 from mmtool.network import take
 from mmtool.predict import MODALITIES, Settings, alone, file_rows
 from mmtool.ragged import Ragged
+from mmtool.readers import Kept
 from mmtool.training.data import inputs_of
 
 
@@ -41,7 +41,8 @@ def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings)
     overlays = _overlays(model, settings)
     if "-" in arguments:
         alone(arguments, settings)
-        return predictions.stream(_lines_from_stdin(model, settings, overlays), settings.output)
+        with Kept() as kept:
+            return predictions.stream(_lines_from_stdin(model, settings, overlays, kept), settings.output)
     if len(arguments) == 1 and (Path(arguments[0]) / HEADER).is_file():
         alone(arguments, settings)
         return predictions.stream(_from_features(model, Path(arguments[0]), explain=settings.explain), settings.output)
@@ -93,19 +94,20 @@ class Online:
     """The model's encoders for the inputs that some columns make possible, loaded once."""
 
     def __init__(self, model: Model, columns: Sequence[str], base: Path, settings: Settings,
-                 overlays: Overlays | None = None) -> None:
+                 overlays: Overlays | None = None, kept: Kept | None = None) -> None:
         entries = model.header["inputs"]
         names = [n for n in model.inputs if set(entries[n]["columns"]) & set(columns)]
         manifest = Manifest("the rows", base, (), lambda: iter(()))
         wanted = sorted({c for n in names for c in entries[n]["columns"]})
         headers = model.headers(names, "the model")
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.kept = model, settings, kept
         self.device = choose_device(settings.device)
         weights = {n: p for n, p in sources.parse_weights(settings.weights).items() if n in names or n not in model.inputs}
         self.readings = sources.like(headers, manifest, wanted, weights, limits=settings.limits, seed=settings.seed,
                                      device=self.device)
         size = choose_batch_size("auto", self.device)
-        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size) for r in self.readings}
+        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size, f"input {r.name!r}, encoder {r.built.spec}")
+                        for r in self.readings}
         self.explainer = None
         if overlays is not None:
             from mmtool.explain.rows import Explainer
@@ -120,15 +122,14 @@ class Online:
         kept = [None if row is None else Tokens.from_rows([row]).mean().float() for row in rows]
         return Tokens.from_rows(kept, width)
 
-    def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0,
-               caching: bool = False) -> Iterator[dict[str, Any]]:
+    def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[dict[str, Any]]:
         """The predictions of `total` rows, in their order."""
         stamp = numerics(self.device, "fp32")
         stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
         again: Iterator[tuple[str, Row]] = iter(())
         if self.explainer is not None:
             rows, again = tee(rows)
-        for part, encoded in run_blocks(self.readings, self.engines, rows, total, workers=workers, stamps=stamps):
+        for part, encoded in run_blocks(self.readings, self.engines, rows, total, stamps=stamps, kept=self.kept):
             tokens = {name: self.as_tokens(name, result.rows) for name, result in encoded.items()}
             statuses = {name: result.statuses for name, result in encoded.items()}
             found = lines(self.model, part.ids, tokens, statuses)
@@ -179,11 +180,11 @@ def _from_manifest(model: Model, name: str, settings: Settings, overlays: Overla
     names = shared_inputs(model, [n for n in model.inputs if set(entries[n]["columns"]) & set(about.columns)], name)
     columns = [c for n in names for c in entries[n]["columns"]]
     online = Online(model, columns, manifest.base, settings, overlays)
-    found = online.answer(ids_and_rows(manifest), about.rows, workers=default_workers(about.rows), caching=settings.use_cache)
+    found = online.answer(ids_and_rows(manifest), about.rows, caching=settings.use_cache)
     yield from console.counted("predict", about.rows, found)
 
 
-def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | None) -> Iterator[dict[str, Any]]:
+def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | None, kept: Kept) -> Iterator[dict[str, Any]]:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
     online: dict[tuple[str, ...], Online] = {}
     for number, line in enumerate(sys.stdin.buffer):
@@ -198,11 +199,11 @@ def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | Non
             if not key:
                 raise UsageError(f"stdin, line {number + 1}: none of the model's inputs ({', '.join(model.inputs)})")
             if key not in online:
-                online[key] = Online(model, key, Path(), settings, overlays)
+                online[key] = Online(model, key, Path(), settings, overlays, kept)
             yield from online[key].answer([(name, placed)], 1)
         except MMToolError as error:
             yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
-                   "errors": {"line": str(error)}}
+                   "errors": {"line": f"{error.code}: {error}"}}
 
 
 def _readable(model: Model) -> set[str]:

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from mmtool import console, files
 from mmtool.errors import TOO_MANY_BAD, StorageError, UsageError, split_status
+from mmtool.manifest.rows import text_of
 
 FAILED = 1
 COLUMNS = ("id", "prediction", "probability", "probabilities", "set", "interval", "abstained", "targets", "inputs",
@@ -125,9 +126,9 @@ def tell(found: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool,
     unused = [p for p in found if is_empty(p)]
     if unused:
         p = unused[0]
-        reasons = "; ".join(p.get("errors", {}).values()) or "every input is missing"
+        code, reasons = split_status("; ".join(p.get("errors", {}).values()) or "E_CELL_MISSING: every input is missing")
         console.error(f"{p['id']}: {reasons}" + (f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""),
-                      "nothing is left of it to predict from", code=split_status(reasons)[0])
+                      "nothing is left of it to predict from", code=code)
         return FAILED if len(unused) == len(found) else TOO_MANY_BAD
     return 0
 
@@ -209,15 +210,35 @@ def _write_jsonl(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {k: console.to_json(v) if isinstance(v := prediction.get(k), dict | list) else v for k in COLUMNS}
+    def one(value: Any) -> Any:
+        return console.to_json(value) if isinstance(value, dict | list) else text_of(value) if isinstance(value, str) else value
+
+    return {k: one(prediction.get(k)) for k in COLUMNS}
 
 
 def _write_csv(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:
     text = io.TextIOWrapper(f, encoding="utf-8", newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows(_flat(p) for p in predictions)
+    formulas = 0
+    for prediction in predictions:
+        row = _flat(prediction)
+        formulas += any(_is_formula(cell) for cell in row.values())
+        writer.writerow(row)
     text.detach()  # flushed; the file is closed by whoever opened it
+    if formulas:  # they stay as they are, since scripts join by them
+        console.warn(f"{formulas} row{'' if formulas == 1 else 's'} hold a text that begins with =, +, - or @, which a "
+                     "spreadsheet would compute: import the columns as text")
+
+
+def _is_formula(cell: Any) -> bool:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _write_parquet(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:

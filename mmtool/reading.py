@@ -35,7 +35,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One cell after reading: `status` is ok (then `prepared` is set), cached, missing or bad (then `reason` is)."""
+    """One cell after reading: `status` is ok (then `prepared` is set), cached, missing or bad (then `reason` is,
+    a code and what is wrong, as rows.parquet keeps them)."""
 
     status: str
     key: str = ""
@@ -50,11 +51,11 @@ def key64(key: str) -> int:
 
 def read(task: Task, jobs: Mapping[str, Job], *, use_known: bool = True) -> list[Outcome]:
     """Every cell of a task, in this process."""
-    job = jobs[task.input]
-    return [_read_cell(raw, job, use_known) for raw in task.cells]
+    return [read_cell(raw, jobs[task.input], use_known=use_known) for raw in task.cells]
 
 
-def _read_cell(raw: Raw, job: Job, use_known: bool) -> Outcome:
+def read_cell(raw: Raw, job: Job, *, use_known: bool = True) -> Outcome:
+    """One cell, in this process."""
     if raw is None:
         return Outcome("missing")
     try:
@@ -67,4 +68,4 @@ def _read_cell(raw: Raw, job: Job, use_known: bool) -> Outcome:
     except CellError as error:
         return Outcome("bad", reason=error.status)
     except MemoryError:
-        return Outcome("bad", reason="E_CELL_MEMORY: too large for the memory")
+        return Outcome("bad", reason=CellError(cells.TOO_MUCH, "E_CELL_MEMORY").status)

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from mmtool import console, encoding, opening, report, settings
+from mmtool.devices import watched
 from mmtool.engine import be_deterministic, choose_device
-from mmtool.errors import Interrupted, MMToolError, StorageError, UsageError
+from mmtool.errors import DeviceError, Interrupted, MMToolError, StorageError, UsageError
 from mmtool.features.format import numerics
 from mmtool.locks import locked
 from mmtool.model import FORMAT, Model, is_model
 from mmtool.settings import Settings
 from mmtool.training import checks
+from mmtool.training.descend import LOSS
 from mmtool.training.keeping import Place
 from mmtool.training.recording import LIBRARIES
 from mmtool.training.trainer import Trainer
@@ -71,14 +73,30 @@ def _train(name: str, output: Path, asked: Settings, device: torch.device) -> tu
 
 
 def _go(trainer: Trainer, place: Place) -> Model:
-    """The model; the folder beside it goes where the same command would fail again."""
+    """The model; the folder beside it goes where the same command would fail again, and nothing in it is of use."""
     try:
-        return trainer.go(place)
+        with watched("training", "free some, lower --batch-rows, or use --device cpu"):
+            model = trainer.go(place)
+            _refuse_nan(model)
+            return model
     except Interrupted:
         raise
-    except MMToolError:
-        place.remove()
+    except MMToolError as error:
+        kept = sorted(p.name for p in place.folder.glob("part-*.safetensors"))
+        if error.code == LOSS and kept:
+            error.hint += f"; the last good state is {place.folder / kept[-1]} until the next run"
+        elif isinstance(error, DeviceError):
+            error.hint += "; the same command goes on where it stopped"
+        else:
+            place.remove()
         raise
+
+
+def _refuse_nan(model: Model) -> None:
+    """Raises MMToolError where a weight is no number, as of an input that no held-out row has."""
+    for name, weights in {"the network": model.network.state_dict(), **model.weights}.items():
+        if not all(bool(v.isfinite().all()) for v in weights.values()):
+            raise MMToolError(f"a weight of {name} is no finite number", "lower --lr", code=LOSS)
 
 
 def _report(model: Model) -> None:

@@ -27,6 +27,7 @@ from mmtool.inputs import STARTER, Input, default_encoder
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row
 from mmtool.media.limits import Limits
+from mmtool.readers import Kept
 
 BATCH_SIZE = 32
 LABELS = "=labels"
@@ -52,6 +53,8 @@ class ZeroShot:
         self.readings: list[Reading] = []
         self.engines: dict[str, Engine] = {}
         self._known: dict[str, tuple[Reading, Engine]] = {}
+        self.kept: Kept | None = None
+        """Readers that stay from one call of `guess` to the next."""
         for item in inputs:
             self.add(item)
         labeller = self._labeller()
@@ -112,15 +115,15 @@ class ZeroShot:
                 vectors.append(row[0])
         return torch.nn.functional.normalize(torch.stack(vectors).float(), dim=-1)
 
-    def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, workers: int,
-             caching: bool) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+    def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, caching: bool,
+             workers: int | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
         stamp = numerics(self.device, "fp32")
         stamps = {r.name: r.stamp(stamp) for r in readings} if caching else None
-        return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps)
+        return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps, kept=self.kept)
 
-    def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, workers: int = 0, caching: bool = False) -> Iterator[Guess]:
+    def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[Guess]:
         """The guesses for `total` rows, in their order."""
-        for part, encoded in self._run(self.readings, rows, total, workers=workers, caching=caching and self.use_cache):
+        for part, encoded in self._run(self.readings, rows, total, caching=caching and self.use_cache):
             for at, name in enumerate(part.ids):
                 yield self._combine(name, at, encoded)
 

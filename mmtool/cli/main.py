@@ -14,6 +14,7 @@ from mmtool.cli.comparing import compare
 from mmtool.cli.learning import evaluate_verb, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
+from mmtool.devices import device_error
 from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError, storage_error
 
 if TYPE_CHECKING:
@@ -61,15 +62,14 @@ def extract(
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Accept encoders with random weights.")] = False,
     device: opt.Device = "auto", precision: opt.Precision = "fp32", batch_size: opt.BatchSize = "auto",
     workers: opt.Workers = None, allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
-    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, seed: opt.Seed = 0,
-    as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
+    seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
     from mmtool.extract import Settings, extract
-    from mmtool.media.limits import Limits
 
-    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     result = extract(manifest, output, Settings(
         encode=tuple(encode or ()), like=_headers(like, model), weights=tuple(weights or ()),
         tokens=tokens, max_bad=max_bad,
@@ -113,15 +113,14 @@ def predict(
     explain: Annotated[bool, typer.Option("--explain", help="Tell what each input contributes, and which words, seconds, "
                                           "columns and parts of pictures matter; takes seconds a row.")] = False,
     device: opt.Device = "auto", allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
-    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0,
+    max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
     """Predict for files, texts, features or a whole manifest, with a model or zero-shot."""
     opt.prepare(quiet, allow_download)
-    from mmtool.media.limits import Limits
     from mmtool.predict import Settings, predict
 
-    limits = Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds)
+    limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
         device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,
@@ -147,13 +146,13 @@ def run(arguments: list[str] | None = None) -> int:
         told = storage_error(e)
         console.error(told.message, told.hint, code=told.code)
         return told.exit_code
-    except MemoryError:
-        console.error("the memory does not suffice", "free some, or lower --batch-size and --workers", code="E_MEMORY")
-        return 1
     except Exception as e:
         if stopping.asked():  # some libraries turn the interruption of an import into an error of their own
             console.warn("interrupted")
             return INTERRUPTED
+        if (failed := device_error(e)) is not None:
+            console.error(failed.message, failed.hint, code=failed.code)
+            return failed.exit_code
         if not hasattr(e, "format_message"):
             raise
         return _wrong_use(e)

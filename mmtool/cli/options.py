@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmtool import console
+
+if TYPE_CHECKING:
+    from mmtool.media.limits import Limits
 
 Device = Annotated[str, typer.Option("--device", envvar="MMTOOL_DEVICE", metavar="auto|cpu|cuda|cuda:N|mps",
                                      help="Where the encoders run.")]
@@ -17,7 +20,8 @@ Debug = Annotated[bool, typer.Option("--debug", envvar="MMTOOL_DEBUG", is_eager=
                                      help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N",
-                                             help="Reader processes; 0 reads in this one. Never changes a result.")]
+                                             help="Reader processes; 0 reads in this one, which a cell may then crash. "
+                                             "Never changes a result.")]
 BatchSize = Annotated[str, typer.Option("--batch-size", metavar="N|auto", help="Cells a forward pass.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16", help="Arithmetic of the encoders.")]
 Encode = Annotated[list[str] | None, typer.Option(
@@ -30,6 +34,8 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor writ
 MaxBad = Annotated[str, typer.Option("--max-bad", metavar="N|P%", help="More bad rows than this end with code 3.")]
 MaxPixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e6, help="Largest picture to decode.")]
 MaxSeconds = Annotated[float, typer.Option("--max-seconds", min=0.01, max=1e7, help="Longest sound to decode.")]
+MaxCellMb = Annotated[float, typer.Option("--max-cell-mb", min=0.001, max=1e6,
+                                          help="Largest file of a cell, and largest decoded sound, in MiB.")]
 Coverage = Annotated[float | None, typer.Option(
     "--coverage", metavar="SHARE", help="Sets or intervals that hold the truth so often, such as 0.9; see train --conformal.")]
 AbstainBelow = Annotated[float | None, typer.Option("--abstain-below", metavar="P",
@@ -43,6 +49,14 @@ def prepare(quiet: bool, allow_download: bool) -> None:
         os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
     else:  # before any plugin imports a hub's client, which reads this once
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def limits(max_megapixels: float, max_seconds: float, max_cell_mb: float) -> Limits:
+    """What one cell may hold."""
+    from mmtool.media.limits import Limits
+
+    return Limits(max_pixels=int(max_megapixels * 1e6), max_seconds=max_seconds, max_pcm_bytes=int(max_cell_mb * 2**20),
+                  max_file_bytes=int(max_cell_mb * 2**20))
 
 
 def said(context: typer.Context) -> set[str]:

@@ -46,7 +46,7 @@ class LogMel:
         Raises CellError where there is no sample.
         """
         if not len(sound):
-            raise CellError("the sound has no samples")
+            raise CellError("the sound has no samples", "E_SND_TOO_SHORT")
         cut = sound[: self.longest].float()
         windows = nn.functional.pad(cut, (0, max(0, self.window - len(cut)))).unfold(0, self.window, self.hop)  # [T, W]
         spectrum: Tensor = torch.fft.rfft(windows * self.hann, n=self.n_fft)  # [T, n_fft // 2 + 1]

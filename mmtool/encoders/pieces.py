@@ -63,7 +63,7 @@ class Pieces:
         """The first `max_pieces` pieces of a text as ids `[L]`, int64. Raises CellError where there are none."""
         ids = self.processor.encode(valid(text))[: self.max_pieces]
         if not ids:
-            raise CellError("no text left after tokenizing")
+            raise CellError("no text left after tokenizing", "E_CELL_NOTHING_LEFT")
         return torch.tensor(ids)
 
     def embedding(self, dim: int, seed: int) -> nn.Embedding:

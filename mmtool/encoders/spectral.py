@@ -51,7 +51,7 @@ class Spectral(Encoder):
     def prepare(self, cell: Tensor) -> Tensor:
         """float32 `[S]` -> frames `[T, dim]`; a sound shorter than one window (25 ms) is filled up with silence."""
         if not len(cell):
-            raise CellError("the sound has no samples")
+            raise CellError("the sound has no samples", "E_SND_TOO_SHORT")
         sound = nn.functional.pad(cell.float(), (0, max(0, self.window - len(cell))))
         # whole windows only: nothing is made up at the edges
         windows = sound.unfold(0, self.window, self.hop)  # [2 T, W]

@@ -68,7 +68,7 @@ class Table(Encoder):
         if not self.columns:
             raise DataError("the columns of the table are not learned yet", "fit it on training rows")
         if all(is_missing(cell.get(column.name)) for column in self.columns):
-            raise CellError("no column has a value")
+            raise CellError("no column has a value", "E_CELL_NOTHING_LEFT")
         return torch.tensor([[x for column in self.columns for x in column.numbers(cell.get(column.name))]])
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:

@@ -117,7 +117,7 @@ class Column:
             return slots
         x = math.nan if is_missing(value) else number(value)
         if x is None:
-            raise CellError(f"column {self.name!r} has {value!r} where training had numbers only")
+            raise CellError(f"column {self.name!r} has {value!r} where training had numbers only", "E_TABLE_TEXT")
         if math.isnan(x):
             return [0.0, 1.0]
         deviations = (x - self.mean) / self.std if self.std > 0 else 0.0

@@ -93,7 +93,8 @@ class Torchaudio(Encoder):
         Raises CellError for a sound that is shorter than one frame (25 ms).
         """
         if len(cell) < self.least_samples:
-            raise CellError(f"the sound has {len(cell)} samples, fewer than the {self.least_samples} of one frame")
+            raise CellError(f"the sound has {len(cell)} samples, fewer than the {self.least_samples} of one frame",
+                            "E_SND_TOO_SHORT")
         # torchaudio does this over the whole batch; here a row must not depend on its neighbours
         return nn.functional.layer_norm(cell, cell.shape) if self.bundle._normalize_waveform else cell
 

@@ -35,7 +35,7 @@ class Within:
             parts = variants.parts_of(content, reading)
             picture = decode_image(content, reading.source.limits) if reading.source.modality == "image" else None
         except CellError as error:
-            console.warn(f"{titles[0][0]}: {name} is not explained: {error}")
+            console.warn(f"{titles[0][0]}: {name} is not explained: {error.status}")
             return
         found = variants.scores(parts, reading, self.engines[name], value).tolist()
         for (row_id, *what), scores in zip(titles, found, strict=True):

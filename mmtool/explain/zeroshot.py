@@ -16,10 +16,10 @@ from mmtool.zeroshot import ZeroShot, as_json
 
 
 def explained(model: ZeroShot, rows: Iterable[tuple[str, Row]], total: int, top: int, overlays: Overlays, *,
-              workers: int = 0, caching: bool = False) -> Iterator[dict[str, Any]]:
+              caching: bool = False) -> Iterator[dict[str, Any]]:
     """The predictions of `total` rows as JSON, with an `explanation` each."""
     rows, again = tee(rows)
-    for guess in model.guess(rows, total, workers=workers, caching=caching):
+    for guess in model.guess(rows, total, caching=caching):
         line, row = as_json(guess, model.labels, top), next(again)[1]
         if guess.probabilities is not None:
             line["explanation"] = {"of": line["prediction"], "unit": "nats", "within": _within(model, line, row, overlays)}

@@ -15,12 +15,12 @@ from torch import Tensor
 from mmtool import cache, cells
 from mmtool.cache import Cache
 from mmtool.engine import Engine
-from mmtool.errors import DataError
+from mmtool.errors import CellError, DataError
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.features.part import Part
 from mmtool.manifest.rows import Row, text_of
-from mmtool.readers import Readers
+from mmtool.readers import Kept, Readers, default_workers
 from mmtool.reading import Job, Outcome, Task, read
 
 TASK_CELLS = 16
@@ -105,7 +105,7 @@ class BlockLoop:
             told += cells
             self.advance(cells * share)
 
-        computed = engine.encode(prepared, keep=reading.keep, done=done)
+        computed = engine.encode(prepared, keep=reading.keep, ids=[block[i][0] for i in places], done=done)
         self.advance((len(outcomes) - told) * share)
         for i, row in zip(places, computed, strict=True):
             if row is None:
@@ -114,8 +114,9 @@ class BlockLoop:
                 rows[i] = row
                 out.new.append((outcomes[i].key, signature, row))
             else:
-                what = "a value that is not finite" if len(row) else "no token"
-                out.statuses[i] = f"the encoder gave {what}"
+                bad = CellError("the encoder gave a value that is not finite", "E_CELL_NOT_FINITE") if len(row) \
+                    else CellError("the encoder gave no token", "E_CELL_OUTPUT")
+                out.statuses[i] = bad.status
         for i, outcome in enumerate(outcomes):
             if outcome.status == "ok" and first[outcome.key] != i:
                 rows[i], out.statuses[i] = rows[first[outcome.key]], out.statuses[first[outcome.key]]
@@ -123,11 +124,17 @@ class BlockLoop:
 
 
 def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: Iterable[tuple[str, Row]], total: int, *,
-               workers: int, stamps: Mapping[str, str] | None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
-    """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given."""
+               stamps: Mapping[str, str] | None, workers: int | None = None,
+               kept: Kept | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+    """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given.
+
+    `workers`: reader processes; None chooses. `kept`: readers that stay for the next call; not with a cache.
+    """
     caches = {r.name: None if stamps is None else Cache(cache.home() / stamps[r.name]) for r in readings}
     loop = BlockLoop(readings, engines, caches)
-    with Readers(workers, loop.jobs) as pool:
+    if workers is None:
+        workers = default_workers(total, [r.source.modality for r in readings])
+    with Readers(workers, loop.jobs) if kept is None or stamps is not None else kept.of(workers, loop.jobs) as pool:
         for part, encoded in loop.run(rows, total, pool):
             for name, result in encoded.items():
                 if (store := caches[name]) is not None:

@@ -2,7 +2,7 @@
 
     features.json              header: format, base, inputs, numerics, rows, shards
     rows.parquet               id, every manifest column as written, and `status:INPUT` for each input
-    errors.jsonl               one object a bad cell: id, input, column, path, reason
+    errors.jsonl               one object a bad cell: id, input, column, path, code, reason
     INPUT/00000.safetensors    values [sum T, D] and lengths [N]; T = 0 where the cell is missing or bad
     INPUT/assets.safetensors   what the encoder learned in `fit`, where it did
     INPUT/weights.safetensors  the encoder's weights, where a model brought them (`extract -m`)
@@ -54,6 +54,11 @@ def write_shard(path: Path, rows: Sequence[Tensor | None], dtype: torch.dtype) -
 
 def check_target(folder: Path) -> None:
     """May features be written there? Raises MMToolError for a file, or a folder that holds anything else."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{folder}: a path whose bytes are not UTF-8, which Parquet files cannot have", "choose another -o",
+                           code="E_OUTPUT") from None
     if not folder.exists():
         parent = folder.absolute().parent
         if not parent.is_dir():

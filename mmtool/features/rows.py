@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmtool import files
+from mmtool.errors import split_status
 from mmtool.features.format import status_column
 from mmtool.features.part import Part
 from mmtool.manifest.rows import text_of
@@ -56,11 +57,12 @@ def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[st
                 for name in sorted(inputs):
                     status = row[status_column(name)]
                     if status not in ("ok", "missing"):
-                        column = "+".join(inputs[name])
+                        column, (code, reason) = "+".join(inputs[name]), split_status(status)
                         cell = row[inputs[name][0]] if len(inputs[name]) == 1 else None
                         f.write((json.dumps({"id": row["id"], "input": name, "column": column,
                                             "path": cell if cell is None or len(cell) < 1000 else cell[:1000] + "…",
-                                            "reason": status}, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+                                            "code": code, "reason": reason}, ensure_ascii=False) + "\n")
+                                .encode("utf-8", "backslashreplace"))
 
 
 def count(part: Path, inputs: Sequence[str]) -> Count:

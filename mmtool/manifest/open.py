@@ -14,8 +14,9 @@ from pathlib import Path
 
 from mmtool import console
 from mmtool.errors import DataError, StorageError, UsageError
-from mmtool.manifest import archives, delimited
-from mmtool.manifest.rows import Blob, Row, to_cell
+from mmtool.manifest import archives, delimited, parquet
+from mmtool.manifest.lines import lines, marked
+from mmtool.manifest.rows import Blob, Row, json_value, text_of, to_cell
 
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -45,6 +46,9 @@ def open_manifest(name: str) -> Manifest:
         raise UsageError("the manifest's name is empty", "give a file or a folder; . is this one")
     if not path.exists():
         raise StorageError(f"{name} does not exist", "check the path of the manifest", code="E_NOT_FOUND")
+    if not (path.is_dir() or path.is_file()):
+        raise StorageError(f"{name} is neither a file nor a folder",
+                           "a manifest is read more than once; - reads JSONL from a pipe", code="E_NOT_REGULAR")
     lower = path.name.lower()
     base = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -57,7 +61,7 @@ def open_manifest(name: str) -> Manifest:
     if lower.endswith((".jsonl", ".ndjson")):
         return Manifest(name, base, (), lambda: _json_rows(path))
     if lower.endswith((".parquet", ".pq")):
-        return Manifest(name, base, (), lambda: _parquet_rows(path))
+        return Manifest(name, base, (), lambda: parquet.rows(path))
     if lower.endswith((".csv", ".tsv", ".tab", ".txt")):
         encoding, note = delimited.encoding_of(path)
         return Manifest(name, base, (note,) if note else (),
@@ -74,6 +78,8 @@ def open_aloud(name: str) -> Manifest:
 
 
 def _open_stdin() -> Manifest:
+    if sys.stdin is None:
+        raise UsageError("- reads JSONL from stdin, and stdin is closed", "give a file, or a pipe")
     spool = tempfile.NamedTemporaryFile(prefix="mmtool-", suffix=".jsonl")  # noqa: SIM115  lives as long as the manifest
     shutil.copyfileobj(sys.stdin.buffer, spool)
     spool.flush()
@@ -83,36 +89,21 @@ def _open_stdin() -> Manifest:
 def json_row(line: bytes | str, where: str) -> Row:
     """One line of JSONL -> a row. Raises MMToolError for what is no object."""
     try:
-        value = json.loads(line)
+        value = json_value(line)
+        if isinstance(value, dict):
+            return {text_of(k) or "": to_cell(v) for k, v in value.items()}
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})", "each line must be one object", code="E_MANIFEST") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object",
-                        code="E_MANIFEST")
-    return {k.encode("utf-8", "backslashreplace").decode(): to_cell(v) for k, v in value.items()}
+    raise DataError(f"{where}: a JSON {type(value).__name__}, not an object", "each line must be one object",
+                    code="E_MANIFEST")
 
 
 def _json_rows(path: Path, name: str = "") -> Iterator[Row]:
     with path.open("rb") as f:
-        for number, line in enumerate(f, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if line.strip():
-                yield json_row(line, f"{name or path}, line {number}")
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=256):
-                for record in batch.to_pylist():
-                    yield {k: to_cell(v, f"{path.name}#{number}") for k, v in record.items()}
-                    number += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})", "write it again", code="E_MANIFEST") from error
+        encoding = marked(f.read(4)) or "utf-8"
+    for number, line in enumerate(lines(path, encoding, name), 1):
+        if line.strip():
+            yield json_row(line, f"{name or path}, line {number}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ def scan(manifest: Manifest) -> Scan:
 def row_id(row: Row, number: int) -> str:
     """The row's `id`, or its number from 0 where it has none."""
     cell = row.get("id")
-    return str(number) if cell is None else str(cell)
+    return str(number) if cell is None else text_of(cell) or ""
 
 
 def ids_and_rows(manifest: Manifest) -> Iterator[tuple[str, Row]]:

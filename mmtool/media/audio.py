@@ -34,12 +34,12 @@ def decode_audio(data: bytes, rate_hz: int, limits: Limits = Limits()) -> Tensor
     """
     assert rate_hz > 0
     if not data:
-        raise CellError("empty file")
+        raise CellError("empty file", "E_CELL_EMPTY")
     if len(data) > limits.max_file_bytes:
-        raise CellError(f"file of {len(data)} bytes is over the limit of {limits.max_file_bytes}")
+        raise CellError(f"file of {len(data)} bytes is over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
     name = sound_format(data)
     if name is None:
-        raise CellError(f"not a sound file (starts with {repr(data[:7])[1:]})")
+        raise CellError(f"not a sound file (starts with {repr(data[:7])[1:]})", "E_SND_FORMAT")
     if name == "WAV":
         data = sound_headers.check_wav(data)
     elif name == "OGG":
@@ -52,12 +52,12 @@ def decode_audio(data: bytes, rate_hz: int, limits: Limits = Limits()) -> Tensor
             mono, file_rate_hz = _read_mono(data, name, limits)
         if file_rate_hz != rate_hz:
             mono = soxr.resample(mono, file_rate_hz, rate_hz, quality=soxr.HQ)
-    except CellError:
+    except (CellError, MemoryError):
         raise
     except Exception as error:
-        raise CellError(_reason(name, error)) from error
+        raise CellError(_reason(name, error), "E_SND_BROKEN") from error
     if not len(mono):
-        raise CellError(f"sound is shorter than one sample at {rate_hz} Hz")
+        raise CellError(f"sound is shorter than one sample at {rate_hz} Hz", "E_SND_TOO_SHORT")
     return torch.from_numpy(np.clip(mono, -1.0, 1.0))  # [S]
 
 
@@ -83,9 +83,9 @@ def _read_mono(data: bytes, name: str, limits: Limits) -> tuple[NDArray[np.float
             total += len(read)
             _check_length(total, rate_hz, channels, limits)
     if known and total < promised:
-        raise CellError(f"truncated {name}: header promises {promised} samples, {total} are there")
+        raise CellError(f"truncated {name}: header promises {promised} samples, {total} are there", "E_SND_TRUNCATED")
     if not total:
-        raise CellError("sound has no samples")
+        raise CellError("sound has no samples", "E_SND_TOO_SHORT")
     return np.concatenate(parts), rate_hz
 
 
@@ -94,19 +94,20 @@ def _average(block: NDArray[np.float32]) -> NDArray[np.float32]:
     mono: Any = block.mean(1, dtype=np.float32)
     peak = float(np.abs(block).max())
     if not np.isfinite(peak):
-        raise CellError("samples that are no finite numbers (NaN or infinity)")
+        raise CellError("samples that are no finite numbers (NaN or infinity)", "E_SND_SAMPLES")
     if peak > _MAX_PEAK:
-        raise CellError(f"samples up to {peak:g} are not in [-1, 1]")
+        raise CellError(f"samples up to {peak:g} are not in [-1, 1]", "E_SND_SAMPLES")
     return np.array(mono)
 
 
 def _check_length(frames: int, rate_hz: int, channels: int, limits: Limits) -> None:
     if frames > limits.max_seconds * rate_hz:
-        raise CellError(f"sound of {frames / rate_hz:.1f} s is over the limit of {limits.max_seconds:g} s")
+        raise CellError(f"sound of {frames / rate_hz:.1f} s is over the limit of {limits.max_seconds:g} s",
+                        "E_SND_TOO_LONG")
     pcm_bytes = frames * channels * 4
     if pcm_bytes > limits.max_pcm_bytes:
         raise CellError(f"sound of {pcm_bytes / 2**20:.1f} MiB of samples is over the limit of "
-                        f"{limits.max_pcm_bytes / 2**20:g} MiB")
+                        f"{limits.max_pcm_bytes / 2**20:g} MiB", "E_SND_TOO_LONG")
 
 
 def _reason(name: str, error: Exception) -> str:

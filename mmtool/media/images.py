@@ -49,13 +49,13 @@ def decode_image(data: bytes, limits: Limits = Limits(), *, shorter_side_px: int
     Raises CellError, with a short reason, for whatever is wrong with the bytes.
     """
     if not data:
-        raise CellError("empty file")
+        raise CellError("empty file", "E_CELL_EMPTY")
     if len(data) > limits.max_file_bytes:
-        raise CellError(f"file of {len(data)} bytes is over the limit of {limits.max_file_bytes}")
+        raise CellError(f"file of {len(data)} bytes is over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
     name = picture_format(data)
     if name is None:
         raise CellError("HEIC and AVIF are not read" if data[4:8] == b"ftyp"
-                        else f"not a picture (starts with {repr(data[:7])[1:]})")
+                        else f"not a picture (starts with {repr(data[:7])[1:]})", "E_IMG_FORMAT")
     ignore_pillow_warnings()
     try:
         picture_headers.check_before_opening(data, name, limits)
@@ -65,11 +65,13 @@ def decode_image(data: bytes, limits: Limits = Limits(), *, shorter_side_px: int
             _reduce(im, shorter_side_px)
         with silent_stderr() if name == "TIFF" else nullcontext():  # libtiff prints from C
             im.load()
+        if isinstance(im, JpegImageFile) and picture_headers.may_end_in_grey(im):
+            _check_end(im, data)
         pixels = np.array(_upright(_rgb(im), im))  # [H, W, 3], a copy that may be written
-    except CellError:
+    except (CellError, MemoryError):
         raise
     except Exception as error:
-        raise CellError(_reason(name, error)) from error
+        raise _refusal(name, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
 
 
@@ -87,6 +89,18 @@ def _reduce(im: JpegImageFile, shorter_side_px: int) -> None:
         if whole and min(width, height) // scale >= _DRAFT_MARGIN * shorter_side_px:
             im.draft(None, (width // scale, height // scale))
             return
+
+
+def _check_end(im: JpegImageFile, data: bytes) -> None:
+    """Refuse a picture that was cut and closed again: libjpeg makes grey of what is missing, and only warns.
+
+    Bytes between the last block and the end mark are passed over, unless blocks are missing: then they become blocks.
+    """
+    end = picture_headers.end_of_scan(data)
+    again = JpegImageFile(io.BytesIO(data[:end] + b"\x55" * 64 + data[end:]))
+    again.draft(im.mode, im.size)
+    if again.tobytes() != im.tobytes():
+        raise CellError("truncated JPEG: closed before its last block", "E_IMG_TRUNCATED")
 
 
 def _rgb(im: Image.Image) -> Image.Image:
@@ -107,13 +121,13 @@ def _eight_bits(im: Image.Image) -> Image.Image:
     if im.mode == "F":
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # also where NaN
-            raise CellError(f"float samples from {low:g} to {high:g}; only 0 to 1 has a known scale")
+            raise CellError(f"float samples from {low:g} to {high:g}; only 0 to 1 has a known scale", "E_IMG_SAMPLES")
         grey = np.rint(values * 255)
     else:
         bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
         if max(tags.get(_SAMPLE_FORMAT, (1,))) == _SIGNED:
             if values.min() < 0:
-                raise CellError(f"negative samples, down to {values.min()}")
+                raise CellError(f"negative samples, down to {values.min()}", "E_IMG_SAMPLES")
             bits -= 1
         elif bits == 32:
             values = values.view(np.uint32)
@@ -133,12 +147,12 @@ def _upright(rgb: Image.Image, im: Image.Image) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _reason(name: str, error: Exception) -> str:
+def _refusal(name: str, error: Exception) -> CellError:
     """One short line from what Pillow said."""
     text = str(error)
     cut = isinstance(error, EOFError) or isinstance(error.__cause__, (EOFError, IndexError, struct.error))
     if cut or any(word in text.lower() for word in ("truncat", "not enough", "unexpected end", "incomplete")):
-        return f"truncated {name}"
+        return CellError(f"truncated {name}", "E_IMG_TRUNCATED")
     if "not identified" in text:
         text = "no picture in it"
-    return f"broken {name}: {(text or type(error).__name__)[:80]}"
+    return CellError(f"broken {name}: {(text or type(error).__name__)[:80]}", "E_IMG_BROKEN")

@@ -23,3 +23,10 @@ class Limits:
     """The cell's bytes as they come, in bytes."""
     max_text_chars: int = 5_000_000
     """Length of a text, in characters (code points)."""
+
+    @property
+    def raised(self) -> float:
+        """How far the limits are above the defaults, at least 1: a reader may take so much more memory and time."""
+        usual = Limits()
+        return max(1.0, self.max_pixels / usual.max_pixels, self.max_seconds / usual.max_seconds,
+                   self.max_pcm_bytes / usual.max_pcm_bytes, self.max_file_bytes / usual.max_file_bytes)

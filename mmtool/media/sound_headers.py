@@ -16,7 +16,7 @@ _OGG_END = 4
 def check_rate(rate_hz: int) -> None:
     """Refuse a sample rate, in Hz, that no recording has: resampling from it would make noise or fill memory."""
     if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
-        raise CellError(f"sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
+        raise CellError(f"sample rate of {rate_hz} Hz is outside {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz", "E_SND_RATE")
 
 
 def check_wav(data: bytes) -> bytes:
@@ -42,14 +42,15 @@ def check_wav(data: bytes) -> bytes:
                 size = long_size
             elif size >= _UNKNOWN_SIZE or (size == 0 and riff_end <= at):
                 if there >= _UNKNOWN_SIZE:
-                    raise CellError(f"WAV of {len(data)} bytes does not state its size")
+                    raise CellError(f"WAV of {len(data)} bytes does not state its size", "E_CELL_TOO_LARGE")
                 sizes = (len(data) - _CHUNK_HEADER_BYTES).to_bytes(4, order), there.to_bytes(4, order)
                 return data[:4] + sizes[0] + data[8 : at - 4] + sizes[1] + data[at:]
             if size > there:
-                raise CellError(f"truncated WAV: header promises {size} bytes of samples, {there} are there")
+                raise CellError(f"truncated WAV: header promises {size} bytes of samples, {there} are there",
+                                "E_SND_TRUNCATED")
             return data
         at += size + size % 2  # chunks begin at even offsets
-    raise CellError("truncated WAV: no samples in it")
+    raise CellError("truncated WAV: no samples in it", "E_SND_TRUNCATED")
 
 
 def check_ogg(data: bytes) -> None:
@@ -63,8 +64,8 @@ def check_ogg(data: bytes) -> None:
         sizes = data[body : body + data[body - 1]] if len(data) >= body else b""
         end = body + len(sizes) + sum(sizes)
         if len(data) < body or len(sizes) < data[body - 1] or len(data) < end:
-            raise CellError("truncated OGG: its last page is cut")
+            raise CellError("truncated OGG: its last page is cut", "E_SND_TRUNCATED")
         ended = bool(data[at + 5] & _OGG_END)
         at = end
     if not ended:
-        raise CellError("truncated OGG: no page marks the end of the stream")
+        raise CellError("truncated OGG: no page marks the end of the stream", "E_SND_TRUNCATED")

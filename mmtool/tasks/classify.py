@@ -57,7 +57,7 @@ class Classify(Task):
 
     def encode(self, target: str) -> Tensor:
         if target not in self.numbers:
-            raise CellError(f"label {target!r} is none of the {len(self.labels)} that training knows")
+            raise CellError(f"label {target!r} is none of the {len(self.labels)} that training knows", "E_TARGET")
         return torch.tensor([self.numbers[target]])
 
     def loss(self, outputs: Tensor, y: Tensor, lengths: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Regress(Task):
     def _row(self, target: str) -> list[float]:
         row = numbers(target)
         if self.labels and len(row) != len(self.labels):
-            raise CellError(f"{len(row)} numbers, not {len(self.labels)}")
+            raise CellError(f"{len(row)} numbers, not {len(self.labels)}", "E_TARGET")
         return row
 
     def _set(self, mean: Tensor, scale: Tensor) -> None:
@@ -117,7 +117,7 @@ def numbers(cell: str) -> list[float]:
     try:
         row = [float(value) for value in split_cell(cell)]
     except (TypeError, ValueError, OverflowError):
-        raise CellError(f"{cell[:40]!r} is no number") from None
+        raise CellError(f"{cell[:40]!r} is no number", "E_TARGET") from None
     if not row or not all(map(math.isfinite, row)):
-        raise CellError(f"{cell[:40]!r} is no finite number")
+        raise CellError(f"{cell[:40]!r} is no finite number", "E_TARGET")
     return row

@@ -60,8 +60,8 @@ def _tokens(trainer: Trainer, fitted: Result, table: Table, lives: Sequence[Live
     for live in lives:
         raws = partial(trainer.opened.raws, live.item, live.store.source.modality, rows)
         with console.progress(f"read {live.name} to calibrate", len(rows)) as advance:
-            store = cellstore.read(folder, live.name, raws, live.store.source, live.built.encoder, workers=0, advance=advance,
-                                   prepared=False)
+            store = cellstore.read(folder, live.name, raws, live.store.source, live.built.encoder, advance=advance,
+                                   prepared=False, workers=trainer.workers([live.store.source.modality]))
         found[live.name] = replace(live, store=store).features(fitted.encoders[live.name], trainer.device, 32)
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mmtool import console, encoding
+from mmtool import console, devices, encoding
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Tokens
 from mmtool.errors import DataError, Interrupted, MMToolError
@@ -137,9 +137,14 @@ class Contest:
         except Interrupted:
             raise
         except MMToolError as error:
+            if error.code == devices.FAILED:  # no other candidate can be tried on it
+                raise
             return str(error)
-        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-            return f"{type(error).__name__}: {error}"
+        except (MemoryError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            told = devices.device_error(error)
+            if told is not None and told.code == devices.FAILED:
+                raise told from error
+            return f"{type(error).__name__}: {error}" if told is None else told.message
 
     def networks(self, candidate: Candidate) -> tuple[Run, list[Part], list[Network]]:
         """A candidate's run, and for each fold its rows and a new network."""
@@ -175,7 +180,7 @@ class Contest:
                  networks: Sequence[Network]) -> None:
         recipe = run.recipe()
         if together.applies(recipe) and not is_ragged(parts[0].table.inputs):
-            together.train([together.One(n, p, recipe) for n, p in zip(networks, parts, strict=True)], run.device)
+            together.train([together.One(n, p, recipe, run.ids) for n, p in zip(networks, parts, strict=True)], run.device)
             return
         name = encoding.fingerprint(asdict(candidate))[:16]  # of its checkpoints, which no other candidate may go on from
         for number, (part, own, network) in enumerate(zip(parts, encoders, networks, strict=True), 1):

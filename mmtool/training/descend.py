@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtool import devices
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
 from mmtool.network import take
@@ -25,6 +26,8 @@ from mmtool.training.live import Feed
 from mmtool.training.recipe import Recipe, make_optimizer, rate
 from mmtool.training.watching import Watcher
 
+LOSS = "E_LOSS"
+"""The code of a loss, a gradient or a step that is no number."""
 WINDOW = 16
 """Batches."""
 
@@ -55,9 +58,13 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
           ids: Sequence[str], metric: Callable[[dict[str, Tensor]], tuple[str, float] | None], *, begun: bool) -> Outcome:
     """Train in place on the part's `fit` rows; with held-out rows, keep the epoch with the least loss there.
 
-    `begun`: the graph knows something already, so that the weights before the first epoch (0) may be the best.
+    `begun`: the graph knows something already, so that the weights before the first epoch (0) may be the best. Raises
+    DeviceError, and MMToolError for a loss or a gradient that is no number; the keeper then has the last good state.
     """
-    graph.to(device)
+    lower = f"lower --batch-rows, which is {recipe.batch_size}, or use " + \
+        ("a smaller encoder" if device.type == "cpu" else "--device cpu")
+    with devices.watched("training", lower):
+        graph.to(device)
     optimizer = make_optimizer(graph, recipe)
     batches, steps = _count(len(part.fit), recipe.batch_size), steps_of(len(part.fit), recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
@@ -69,20 +76,21 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
         watcher.skip(schedule.last_epoch)
 
     def keep() -> None:
-        keeper.keep(*_snapshot(graph, optimizer, schedule, scaler, state, best_state))
+        if all(bool(v.isfinite().all()) for v in graph.state_dict().values()):  # else the one kept before is the last good one
+            keeper.keep(*_snapshot(graph, optimizer, schedule, scaler, state, best_state))
 
     def judge(epoch: int) -> tuple[float, tuple[str, float] | None]:
         nonlocal best_state
         inputs = encode(graph, feed, part.table, part.held, recipe.batch_size, device)
         held, outputs = held_losses(graph, inputs, part.table, part.held, device)
         if not math.isfinite(held):
-            raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code="E_LOSS")
+            raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code=LOSS)
         if held < state.best:
             state.best, state.best_epoch = held, epoch
             best_state = copy.deepcopy({k: v.cpu() for k, v in graph.state_dict().items()})
         return held, metric(outputs)
 
-    with torch.random.fork_rng(devices=[]):
+    def go() -> None:
         if begun and part.held and kept is None:
             judge(0)
         while state.epoch <= recipe.epochs and not (part.held and state.epoch - 1 - state.best_epoch >= recipe.patience):
@@ -100,6 +108,14 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
             state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
             if keeper.due():
                 keep()
+
+    try:
+        with torch.random.fork_rng(devices=[]), devices.watched("training", lower):
+            go()
+    except MMToolError as error:
+        if error.code == LOSS:
+            keep()
+        raise
     if best_state:
         graph.load_state_dict(best_state)
     graph.to("cpu").eval()
@@ -131,26 +147,43 @@ def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.d
             if recipe.l1:
                 loss = loss + recipe.l1 * graph.l1()
         value = float(losses.detach().sum())
-        if not math.isfinite(value):
-            rows = ", ".join(repr(ids[i]) for i in at.tolist()[:5])
-            raise MMToolError(f"the loss is {value} in epoch {state.epoch}; the batch begins with the rows {rows}",
-                              "lower --lr, or look at these rows", code="E_LOSS")
         first = state.step - state.step % recipe.accumulate
+        if not math.isfinite(value):
+            state.step = first  # where the optimizer stepped last
+            raise not_finite("loss", value, state.epoch, [ids[i] for i in at.tolist()])
         share = min(first + recipe.accumulate, len(batches)) - first
         scaler.scale(loss / share).backward()
         gathered += value
         state.step += 1
         if state.step in lasts:
             scaler.unscale_(optimizer)
-            if recipe.clip:
-                nn.utils.clip_grad_norm_(graph.parameters(), recipe.clip)
-            scaler.step(optimizer)
+            norm = nn.utils.clip_grad_norm_(graph.parameters(), recipe.clip or math.inf)
+            if not scaler.is_enabled() and not math.isfinite(norm):  # fp16 overflows now and then, and skips the step
+                state.step = first
+                raise not_finite("gradient", float(norm), state.epoch, [ids[i] for i in at.tolist()])
+            _take_step(scaler, optimizer, recipe)
             scaler.update()
             optimizer.zero_grad()
             schedule.step()
             state.total += gathered
             gathered = 0.0
             yield value
+
+
+def _take_step(scaler: Any, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    try:
+        scaler.step(optimizer)
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise MMToolError(f"a step of --lr {recipe.lr} is no float32 number", "lower --lr", code=LOSS) from error
+
+
+def not_finite(what: str, value: float, epoch: int, rows: Sequence[str]) -> MMToolError:
+    """The error that names the rows of a batch."""
+    named = ", ".join(map(repr, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return MMToolError(f"the {what} is {value} in epoch {epoch}, in the batch of the rows {named}",
+                       "lower --lr, or look at these rows", code=LOSS)
 
 
 def drop_inputs(inputs: dict[str, Tokens], share: float, generator: torch.Generator) -> dict[str, Tokens]:

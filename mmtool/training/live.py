@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
-from mmtool import cells, encoding, plugins
+from mmtool import cells, console, encoding, plugins
 from mmtool import engine as engines
 from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
@@ -65,13 +65,19 @@ class Live:
 
     def features(self, encoder: Encoder, device: torch.device, batch_size: int) -> Tokens:
         """Every row through a frozen encoder, on the CPU, in the blocks that `extract` has."""
-        engine = engines.Engine(encoder, device, "fp32", batch_size)
+        engine = engines.Engine(encoder, device, "fp32", batch_size, f"input {self.name!r}, encoder {self.built.spec}")
         keep: engines.Keep = "pooled" if self.keep == "pooled" else "tokens"
         rows: list[Tensor | None] = []
         for start in range(0, len(self.store.statuses), BLOCK_ROWS):
             block = range(start, min(start + BLOCK_ROWS, len(self.store.statuses)))
             rows += engine.encode([cell_of(self, encoder, row, None) for row in block], keep=keep)
         encoder.to("cpu")
+        wild = [i for i, row in enumerate(rows) if row is not None and not bool(row.isfinite().all())]
+        for i in wild:
+            rows[i] = None
+        if wild:
+            console.warn(f"input {self.name!r}: encoder {self.built.spec} gave a value that is not finite for {len(wild)} "
+                         f"cell{'' if len(wild) == 1 else 's'}, which count as missing")
         tokens = Ragged.of(rows, next((row.shape[1] for row in rows if row is not None), encoder.dim))
         return tokens if self.keep == "tokens" else Tokens.pooled(tokens.mean(), tokens.present)
 

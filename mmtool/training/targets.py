@@ -99,7 +99,7 @@ def readable(task: Task, column: str, cells: Sequence[str | None], *, some: bool
         try:
             task.check(cell)
         except CellError as error:
-            bad.append(f"row {number}: {error}")
+            bad.append(f"row {number}: {error.status}")
         else:
             rows.append(number)
     empty = len(cells) - len(rows) - len(bad)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mmtool import devices
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
 from mmtool.network import Network, take
@@ -27,17 +28,22 @@ from mmtool.training.data import Answers, Part
 from mmtool.training.graph import Graph
 from mmtool.training.recipe import Recipe, rate
 
+LOWER = "free some, name fewer fusions, or use --device cpu"
 MOST_BYTES = 1 << 29
 """Of inputs that are scaled ahead of the training."""
 
 
 @dataclass
 class One:
-    """A network with its scales, the rows that it learns and is judged by, and how; trained in place."""
+    """A network with its scales, the rows that it learns and is judged by, and how; trained in place.
+
+    `ids`: what errors call the rows of the part's table.
+    """
 
     network: Network
     part: Part
     recipe: Recipe
+    ids: Sequence[str] = ()
 
 
 def train(runs: Sequence[One], device: torch.device) -> list[descend.Outcome]:
@@ -77,11 +83,12 @@ def _train(runs: list[One], device: torch.device) -> list[descend.Outcome]:
         try:
             return _Stack(runs, device).go()
         except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            if (failed := devices.device_error(error, "training", LOWER)) is not None:
+                raise failed from error
             for run, state in zip(runs, begun, strict=True):
                 run.network.load_state_dict(state)
-    return [_Stack([run], device).go()[0] for run in runs]
+    with devices.watched("training", LOWER):
+        return [_Stack([run], device).go()[0] for run in runs]
 
 
 class _Loss(nn.Module):
@@ -223,7 +230,9 @@ class _Stack:
             loss.sum().backward()
             told[some] = losses.detach().cpu()
         if not bool(torch.isfinite(told).all()):
-            raise MMToolError(f"the loss is {float(told.sum())} in epoch {epoch}", "lower --lr", code="E_LOSS")
+            at = int((~torch.isfinite(told)).nonzero()[0])
+            ids = self.runs[self.active[at]].ids
+            raise descend.not_finite("loss", float(told[at]), epoch, [ids[i] if ids else str(i) for i in rows[at].tolist()])
         self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * factor
@@ -301,7 +310,7 @@ class _Stack:
                 loss = answers.loss(head.task, outputs[head.column][at, : len(run.part.held)].float().cpu())
                 held += float(loss.sum() / answers.known.sum().clamp(min=1))
             if not math.isfinite(held):
-                raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code="E_LOSS")
+                raise MMToolError(f"the held-out loss is {held} after epoch {epoch}", "lower --lr", code=descend.LOSS)
             if held < state.best:
                 state.best, state.best_epoch = held, epoch
                 better.append((at, number))

@@ -14,12 +14,13 @@ from mmtool import console, encoding, fused, opening, plugins, settings, specs
 from mmtool.api import Fusion, Task
 from mmtool.cells import Source
 from mmtool.errors import TOO_MANY_BAD, DataError, UsageError
-from mmtool.extract import default_workers, parse_max_bad
+from mmtool.extract import parse_max_bad
 from mmtool.features.reader import Features
 from mmtool.media import augment
 from mmtool.model import Model
 from mmtool.network import Front
 from mmtool.opening import Opened
+from mmtool.readers import default_workers
 from mmtool.settings import Settings
 from mmtool.training import (
     calibrate,
@@ -128,7 +129,7 @@ class Trainer:
             if not bool(tokens.present.any()):
                 raise DataError(f"input {name!r} is missing in every training row", "leave it out, or check its column")
         run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, [self.opened.ids[r] for r in self.learning],
-                  self.device, self._workers(), place)
+                  self.device, self.workers(), place)
         return Prepared(run, upstream, entries, lives)
 
     def learned(self, ready: Prepared) -> bool:
@@ -217,8 +218,8 @@ class Trainer:
             folder = place.folder / "cells"
             folder.mkdir(exist_ok=True)
             with console.progress(f"read {item.name}", len(self.learning)) as advance:
-                store = cellstore.read(folder, item.name, raws, source, encoder, workers=self._workers(), advance=advance,
-                                       prepared=policy is None and not encoder.needs_fit())
+                store = cellstore.read(folder, item.name, raws, source, encoder, workers=self.workers([encoder.modality]),
+                                       advance=advance, prepared=policy is None and not encoder.needs_fit())
             cellstore.check_usable(item.name, store)
             bad = [s for s in store.statuses if s not in ("ok", "missing")]
             if bad:
@@ -254,9 +255,10 @@ class Trainer:
                       code="E_TOO_MANY_BAD")
         return TOO_MANY_BAD
 
-    def _workers(self) -> int:
+    def workers(self, modalities: Sequence[str] = ()) -> int:
+        """Reader processes for cells of some modalities."""
         said = self.settings.extraction.workers
-        return default_workers(len(self.learning)) if said is None else said
+        return default_workers(len(self.learning), modalities) if said is None else said
 
     def _fusion(self, dims: dict[str, int]) -> Fusion:
         found: Fusion = self.fusion_class(dims, **self.fusion_options)

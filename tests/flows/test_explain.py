@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,7 +184,7 @@ def test_json_lines_are_explained_and_the_same_twice(mmtool: Callable, made: Pat
 
     def once() -> list[dict]:
         data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         return [json.loads(line) for line in mmtool("predict", "-", "-m", made / "m.safetensors", "--explain").out.splitlines()]
 
     found = once()

@@ -158,7 +158,7 @@ def test_a_reader_that_dies_and_a_value_that_is_not_finite_cost_one_row_each(mmt
     ran = mmtool("extract", manifest, "-o", tmp_path / "f", "-e", "text=tiny-letters", "--workers", 2, "--max-bad", 2)
     assert ran.code == 0
     reasons = {e["id"]: e["reason"] for e in map(json.loads, (tmp_path / "f/errors.jsonl").read_text().splitlines())}
-    assert reasons == {"1": "the decoder crashed on it (exit -9)", "3": "the encoder gave a value that is not finite"}
+    assert reasons == {"1": "the decoder crashed on it (SIGKILL)", "3": "the encoder gave a value that is not finite"}
     assert Features(tmp_path / "f").tokens("text", range(5)).present.tolist() == [True, False, True, False, True]
 
 

@@ -17,7 +17,7 @@ import soundfile
 from support import folder_bytes
 from test_extract import make_manifest
 
-from mmtool import readers
+from mmtool import reader_process
 from mmtool.cells import Source
 from mmtool.errors import MMToolError
 from mmtool.features.reader import Features
@@ -57,7 +57,8 @@ def test_a_reader_that_is_killed_while_idle_is_replaced(pool: Readers) -> None:
 
 
 def test_a_cell_that_takes_too_long_is_bad(pool: Readers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "CELL_SECONDS", 0.3)
+    monkeypatch.setattr(reader_process, "CELL_SECONDS", 0.3)
+    monkeypatch.setattr(reader_process, "GRACE_SECONDS", 0.1)
     pool.workers[0].process.kill()
     stopped = pool.workers[1].process.pid or 0
     os.kill(stopped, signal.SIGSTOP)

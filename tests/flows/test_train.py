@@ -166,7 +166,8 @@ def test_rows_without_a_target_are_left_out_aloud(mmtool: Callable, tmp_path: Pa
     ran = mmtool("train", data, "--target", "sum=regress", "-o", tmp_path / "m.safetensors", *LETTERS)
     assert ran.code == 0
     assert "3 of 120 rows have no sum and are left out" in ran.err
-    assert "1 rows have a sum that cannot be read and are left out; the first: row 5: 'plenty' is no number" in ran.err
+    assert ("1 rows have a sum that cannot be read and are left out; the first: row 5: E_TARGET: 'plenty' is no number"
+            in ran.err)
 
 
 def test_what_cannot_be_learned_is_refused_with_its_reason(mmtool: Callable, tmp_path: Path, features: Path) -> None:

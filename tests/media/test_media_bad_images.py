@@ -56,6 +56,27 @@ def test_a_cut_jpeg_is_refused_when_reduced_too(progressive: bool) -> None:
         assert image_reason(data[: len(data) * percent // 100], shorter_side_px=16) == "truncated JPEG"
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("px", [None, 16])
+def test_a_jpeg_that_was_cut_and_closed_again_is_refused(mode: str, px: int | None) -> None:
+    """The decoder fills it up with grey, and only warns."""
+    data = saved(painting(256, 192).convert(mode), "JPEG", subsampling=0)
+    for percent in range(20, 100, 5):
+        cut = data[: len(data) * percent // 100] + b"\xff\xd9"
+        assert image_reason(cut, shorter_side_px=px) == "truncated JPEG: closed before its last block"
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 100, "subsampling": 0}, {"restart_marker_rows": 1}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_ends_in_grey_is_whole(mode: str, options: dict[str, int]) -> None:
+    im = painting(100, 75)
+    im.paste((128, 128, 128), (50, 40, 100, 75))
+    data = saved(im.convert(mode), "JPEG", **options)
+    assert torch.equal(decode_image(data + b"more \xff\xd9"), decode_image(data))
+    thumbnail = b"Exif\0\0II*\0\x08" + bytes(9) + saved(painting(16, 16), "JPEG")
+    assert torch.equal(decode_image(saved(im.convert(mode), "JPEG", exif=thumbnail, **options)), decode_image(data))
+
+
 def test_a_tiff_whose_strips_do_not_cover_it_is_refused() -> None:
     data = bytearray(saved(Image.new("L", (8, 8), 200), "TIFF"))
     entry = data.index(struct.pack("<H", 257) + b"\4\0\1\0\0\0")

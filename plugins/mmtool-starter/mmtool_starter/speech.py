@@ -59,7 +59,7 @@ class WhisperTiny(Encoder):
     def prepare(self, cell: Tensor) -> Tensor:
         """Log-mel spectrogram, float32 `[frames, 80]`, 100 frames a second. Raises CellError under 40 ms."""
         if len(cell) < SHORTEST:
-            raise CellError(f"lasts {1000 * len(cell) / RATE_HZ:.0f} ms, and 40 ms is the least")
+            raise CellError(f"lasts {1000 * len(cell) / RATE_HZ:.0f} ms, and 40 ms is the least", "E_SND_TOO_SHORT")
         return log_mel(cell)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:

@@ -68,7 +68,7 @@ class MiniLM(Encoder):
             text = cell[:MAX_CHARACTERS]  # time grows with all that is read, not with what is kept
             return torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int32)
         except TypeError as error:
-            raise CellError("is not valid Unicode text") from error
+            raise CellError("is not valid Unicode text", "E_TXT_ENCODING") from error
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         """Ids `[B, L]` -> `[B, L, 384]`."""
