@@ -47,7 +47,7 @@ bench: install
 	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python tests/benchmarks/fashion.py "$(MMTOOL_DATA)"
 
-# Half an hour: every write, fsync and rename of small runs is killed, or fails; then 500 kills at random moments.
+# Half an hour or more: every write, fsync and rename of small runs is killed, or fails; then 500 kills at random moments.
 faults: install
 	$(BIN)/python tests/faults/campaign.py --kills 500 --json faults.json
 

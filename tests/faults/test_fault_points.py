@@ -35,6 +35,18 @@ def test_a_fault_loses_nothing_and_the_same_command_then_ends_as_ever(place: Pla
     assert verdict.wrong == [], f"{point}: exit {verdict.code}, {verdict.told}"
 
 
+@pytest.mark.parametrize("name", ["extract", "extract-replacing"])
+def test_killed_before_each_step_of_putting_features_in_place(place: Place, straight: dict[str, Course], name: str) -> None:
+    """The few calls in which a folder gets its name and what it replaces goes."""
+    found = course(place, straight, name)
+    last = max(i for i, call in enumerate(found.calls) if call.name.startswith("rename") and ".partial" in call.what)
+    calls = {(call.name, call.number) for call in found.calls[last - 1:]}
+    steps = [p for p in found.points() if p.fault == "KILL" and (p.call, p.number) in calls and p.call != "fsync"]
+    wrong = {str(p): verdict.wrong for p in steps if (verdict := points.judge(place, found, p)).wrong}
+    assert len(steps) > 1
+    assert wrong == {}
+
+
 @pytest.mark.parametrize("name", [*SAMPLE])
 def test_what_is_renamed_was_synced_and_nothing_is_left_lying(place: Place, straight: dict[str, Course], name: str) -> None:
     found = course(place, straight, name)
