@@ -101,6 +101,8 @@ def _extract(data: str | Manifest, output: Path, settings: Settings, device: tor
     try:
         counts, bad_rows, cached = run.go(batch_size)
     except KeyboardInterrupt:
+        if not settings.kept:
+            raise
         kept = f"{partial.rows_done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
         raise Interrupted(f"interrupted; the same command goes on where it stopped: {kept}") from None
     return Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)}, 0)

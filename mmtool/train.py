@@ -43,7 +43,10 @@ def train(name: str, output: Path, asked: Settings) -> Result:
         raise StorageError(f"{output}: the folder {output.absolute().parent} does not exist", "make it, or choose another -o",
                            code="E_NOT_FOUND")
     with locked(output):
-        model, exit_code = _train(name, output, asked, device)
+        try:
+            model, exit_code = _train(name, output, asked, device)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command goes on where it stopped") from None
     _report(model)
     return Result(model, exit_code)
 
@@ -65,8 +68,6 @@ def _train(name: str, output: Path, asked: Settings, device: torch.device) -> tu
         model = _go(trainer, place)
         model.save(output)  # where that fails, what was learned stays for the same command
         place.remove()
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command goes on where it stopped") from None
     finally:
         torch.set_num_threads(threads)
     return model, trainer.exit_code

@@ -14,11 +14,10 @@ from mmtool import console, files, folders
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
-from mmtool.features.format import ERRORS, HEADER, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.format import ERRORS, HEADER, PROGRESS, ROWS, shard_name, shard_rows, write_shard
 from mmtool.features.header import seal
 from mmtool.features.part import Part
 
-PROGRESS = ".progress.json"
 PARTS = ".parts"
 
 
