@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -20,14 +21,23 @@ _step: threading.Event | None = None
 _child = False
 
 
-def install() -> None:
-    """Take the signals over, in the main thread of the command; the first raises KeyboardInterrupt."""
+@contextmanager
+def handled() -> Iterator[None]:
+    """While the block runs, the first signal raises KeyboardInterrupt in the main thread, the second ends the process."""
     global _owner, _asked
-    if threading.current_thread() is threading.main_thread():
-        _owner, _asked = os.getpid(), 0
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
-                signal.signal(number, _handle)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _owner, _asked = os.getpid(), 0
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, _handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def asked() -> bool:
@@ -51,15 +61,11 @@ def after_step(stop: threading.Event) -> Iterator[None]:
         yield
         return
     before, _step = _step, stop
-    own = {number: signal.getsignal(number) for number in SIGNALS}
-    if signal.getsignal(signal.SIGTERM) is not _handle:  # called as a library
-        install()
     try:
-        yield
+        with contextlib.nullcontext() if signal.getsignal(signal.SIGTERM) is _handle else handled():  # or used as a library
+            yield
     finally:
         _step = before
-        for number, handler in own.items():
-            signal.signal(number, handler)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

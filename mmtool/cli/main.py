@@ -129,7 +129,11 @@ def predict(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; prints what went wrong, and a traceback only for our bugs."""
-    stopping.install()
+    with stopping.handled():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
     except KeyboardInterrupt:  # before typer could catch it

@@ -10,6 +10,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,3 +233,13 @@ def test_replacing_other_features_is_said(mmtool: Callable, tmp_path: Path) -> N
 def test_sounds_are_not_given_to_an_encoder_of_pictures(mmtool: Callable, tmp_path: Path) -> None:
     ran = mmtool("extract", make_manifest(tmp_path / "d", 3), "-o", tmp_path / "f", "-e", "clip=tiny-colour")
     assert (ran.code, "'clip' holds audio" in ran.err) == (2, True)
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_work(mmtool: Callable, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    monkeypatch.setattr("mmtool.extract.shutil.disk_usage", lambda path: SimpleNamespace(free=11))
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert ran.code == 0
+    assert "warning: these features take up to 0.0 GB, and 0.0 GB are free on the disk of" in ran.err
+    assert ran.err.index("these features take") < ran.err.index("title: 3 ok")
