@@ -14,6 +14,9 @@ from mmtool.strictjson import Unsound
 
 SLACK_BYTES, SLACK_NUMBERS, OPERATION = 256 << 20, 4, 8192
 """Bytes that building may take besides, numbers for each one of the file, and what an operation counts as, in bytes."""
+SQUARE = ("eye", "tril_indices", "triu_indices")
+LENGTHS = ("arange", "linspace", "logspace", "range", "randperm", *SQUARE)
+"""Operations that are told in plain numbers how much to make."""
 
 
 class TooLarge(MemoryError):
@@ -37,12 +40,13 @@ class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise TooLarge("its header describes a network that is far larger than the file")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        whole = [a for a in args if type(a) is int]
+        name = func.overloadpacket.__name__
         for size in args[:2]:
             if isinstance(size, list | tuple) and all(type(n) is int for n in size):  # of empty, zeros, repeat and the like
                 self._spend(4 * math.prod(max(n, 1) for n in size))
-        if whole and not isinstance(args[0], Tensor):  # of arange, eye and the like
-            self._spend(4 * abs(max(whole, key=abs)) ** (2 if "eye" in str(func) else 1))
+        if name in LENGTHS or name.endswith("_window"):  # other numbers, such as randint's, are no sizes
+            longest = max([0, *(abs(a) for a in args if isinstance(a, int | float))])
+            self._spend(int(4 * longest ** (1 if name not in SQUARE else 2)))
         self._spend(OPERATION)
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and not any(made is a for a in args):

@@ -23,7 +23,7 @@ from mmtool.api import Task, Tokens
 from mmtool.bounded import bounded, check_finite, fill
 from mmtool.conformal import scores_of
 from mmtool.doubt import Doubt
-from mmtool.errors import ArtefactError, MMToolError, StorageError, UsageError
+from mmtool.errors import ArtefactError, MMToolError, UsageError, storage_error
 from mmtool.extraction.sources import Headers
 from mmtool.modelfile import FORMAT, TRAIN, is_model, read_header
 from mmtool.modelparts import plugin_of, refuse_unknown, under, untie
@@ -167,7 +167,7 @@ class Model:
         try:
             files.write_bytes(path, sealing.sealed(kept, self.header))
         except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}", "choose another -o") from error
+            raise storage_error(error, "the model cannot be written") from error
 
 
 def load(path: Path) -> Model:

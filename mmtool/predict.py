@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
-from mmtool.errors import MMToolError, StorageError, UsageError
+from mmtool.errors import MMToolError, StorageError, UsageError, storage_error
 from mmtool.inputs import Input
 from mmtool.locks import locked
 from mmtool.manifest.open import ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
@@ -146,7 +146,7 @@ def _file_cell(name: str) -> tuple[str, Any]:
         with path.open("rb") as f:
             head = f.read(4096)
     except OSError as error:
-        raise StorageError(f"{name}: {error.strerror}", "check its rights") from error
+        raise storage_error(error) from error
     except ValueError as error:  # a NUL in the name
         raise UsageError(f"{name}: {error}") from error
     modality = modality_of_bytes(head)

@@ -36,8 +36,9 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not _asked:  # else the process is about to end, and a second signal may hurry it
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def asked() -> bool:
@@ -45,8 +46,8 @@ def asked() -> bool:
     return _asked > 0
 
 
-def in_child() -> None:
-    """In a forked process: when a run ends is the parent's to say."""
+def ignore() -> None:
+    """In a forked process, since when a run ends is its parent's to say, and in one that is ending."""
     global _child
     _child = True
     for number in SIGNALS:

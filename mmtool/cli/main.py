@@ -178,4 +178,7 @@ def _wrong_use(error: Any) -> int:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    code = run()
+    if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
+        stopping.ignore()
+    sys.exit(code)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmtool import files
-from mmtool.errors import StorageError
+from mmtool.errors import StorageError, storage_error
 from mmtool.inputs import slug
 
 LARGEST_PX = 1024
@@ -45,8 +45,7 @@ class Overlays:
             self.folder.mkdir(exist_ok=True)
             files.write_bytes(self.folder / name, png)
         except OSError as error:
-            raise StorageError(f"{self.folder / name} cannot be written: {error.strerror}",
-                               "choose another -o, or go to another folder") from error
+            raise storage_error(error, "a picture of --explain cannot be written") from error
         return str(self.folder / name)
 
 

@@ -68,7 +68,7 @@ def _begin(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    stopping.in_child()
+    stopping.ignore()
     torch.set_num_threads(1)
     console.set_quiet(True)
 

@@ -34,6 +34,7 @@ from scipy.stats import betabinom
 from mmtool import conformal
 from mmtool.cli.main import run
 from mmtool.features.format import ROWS
+from mmtool.features.header import read_header, seal
 
 RESPLITS, COVERAGE, PROCESSES = 20, 0.9, 2
 TEXT = {"stamps": "text", "clipart": "title"}
@@ -46,6 +47,7 @@ def resplit(features: Path, learning: int, test: int, seed: int, work: Path) -> 
     folder = work / "resplit"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(features, folder)
+    header = read_header(features)
     table = pq.read_table(features / ROWS)
     statuses = [table[c].to_pylist() for c in table.column_names if c.startswith("status:")]
     whole = [at for at, row in enumerate(zip(*statuses, strict=True)) if set(row) == {"ok"}]
@@ -53,6 +55,7 @@ def resplit(features: Path, learning: int, test: int, seed: int, work: Path) -> 
     words = np.full(len(table), "", dtype=object)
     words[order[:learning]], words[order[learning : learning + test]] = "train", "test"
     pq.write_table(table.set_column(table.column_names.index("split"), "split", pa.array(words.tolist())), folder / ROWS)
+    seal(folder, header)
     return folder
 
 

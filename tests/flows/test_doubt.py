@@ -214,7 +214,7 @@ def test_what_cannot_be_asked_is_refused_with_a_remedy(mmtool: Callable, tmp_pat
     data, plain = tmp_path / "data.jsonl", tmp_path / "plain.safetensors"
     assert mmtool("train", data, "-t", "sum=regress", "-o", plain, *LETTERS).code == 0
     ran = mmtool("predict", "-m", plain, "--input", "a=z", "--coverage", "0.9")
-    assert (ran.code, "train with --conformal 0.2" in ran.err) == (1, True)
+    assert (ran.code, "train with --conformal 0.2" in ran.err) == (4, True)
     for verb in (("predict", "-m", plain, "--input", "a=z"), ("eval", plain, data, "-o", tmp_path / "r")):
         ran = mmtool(*verb, "--abstain-below", "0.5")
         assert (ran.code, "--abstain-below needs a task with one answer" in ran.err) == (2, True)

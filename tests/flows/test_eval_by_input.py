@@ -154,9 +154,9 @@ def test_weights_are_counted_and_what_is_gone_is_not_measured(mmtool: Callable, 
         assert found["a"]["cost"]["seconds_per_row"] > 0
         assert found["a"]["cost"]["encoder_bytes"] == 4 * 4  # known by two names, held once
         photo = found["photo"]["cost"]
-        assert ((photo["seconds_per_row"] is None), photo["why"]) == (gone, "no such file" if gone else None)
+        assert ((photo["seconds_per_row"] is None), photo["why"]) == (gone, "E_CELL_NOT_FOUND: no such file" if gone else None)
         assert ("not measured" in ran.err) == gone
-        assert ("photo was not timed: no such file" in (tmp_path / "r/report.html").read_text()) == gone
+        assert ("photo was not timed: E_CELL_NOT_FOUND: no such file" in (tmp_path / "r/report.html").read_text()) == gone
 
 
 @pytest.mark.parametrize(("train", "said"), [((), True), (("--modality-dropout", "0.3"), False), (("-f", "late"), False)])

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from support import folder_bytes
 
+from mmtool.features.header import read_header, seal
 from mmtool.features.reader import Features
 
 
@@ -253,8 +254,9 @@ def test_fitting_sees_training_rows_only_and_needs_a_split(mmtool: Callable, tmp
 def test_like_refuses_another_encoder_and_says_which(mmtool: Callable, tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path / "d", 5)
     mmtool("extract", manifest, "-o", tmp_path / "f", "-e", "title=tiny-letters")
-    header = tmp_path / "f/features.json"
-    header.write_text(header.read_text().replace('"revision": 1', '"revision": 7'))
+    header = read_header(tmp_path / "f")
+    header["inputs"]["title"]["identity"]["revision"] = 7
+    seal(tmp_path / "f", header)
     ran = mmtool("extract", manifest, "-o", tmp_path / "g", "--like", tmp_path / "f")
     assert ran.code == 4
     assert "differs in revision" in ran.err

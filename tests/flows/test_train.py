@@ -178,7 +178,7 @@ def test_what_cannot_be_learned_is_refused_with_its_reason(mmtool: Callable, tmp
             (("--target", "nothing"), 2, "there is no column 'nothing'"),
             (("--target", "id=regress"), 1, "no row has a id"),
             (("--target", "label", "--folds", 200), 1, "90 rows cannot be parted in 200"),
-            (("--target", "label", "-f", "nonsense"), 1, "no fusion plugin is called 'nonsense'"),
+            (("--target", "label", "-f", "nonsense"), 7, "no fusion plugin is called 'nonsense'"),
             (("--target", "label", "-f", "concat:flags=perhaps"), 2, "is not true|false"),
             (("--target", "label", "--optimizer", "magic"), 2, "--optimizer 'magic' is not known"),
             (("--target", "sum=regress", "--label-smoothing", "0.1"), 2, "regress has no option 'label_smoothing'")):
@@ -195,7 +195,7 @@ def test_features_of_another_encoder_are_refused_naming_both(mmtool: Callable, t
     mmtool("train", features, "--target", "label", "-o", model)
     mmtool("extract", tmp_path / "data.jsonl", "-o", tmp_path / "g", "-e", "a=tiny-greedy", "-e", "b=tiny-letters")
     for ran in (mmtool("eval", model, tmp_path / "g", "-o", tmp_path / "r"), mmtool("predict", "-m", model, tmp_path / "g")):
-        assert ran.code == 1
+        assert ran.code == 4
         assert "input 'a': the model takes tiny-letters" in ran.err
         assert "has tiny-greedy" in ran.err
 
@@ -234,4 +234,4 @@ def test_info_tells_what_a_file_is(mmtool: Callable, tmp_path: Path, features: P
     kinds = [json.loads(mmtool("info", path, "--json").out)["kind"] for path in (features, model, tmp_path / "r")]
     assert kinds == ["features", "model", "report"]
     ran = mmtool("info", tmp_path)
-    assert (ran.code, "is no model, features folder or report" in ran.err) == (1, True)
+    assert (ran.code, "is no model, features folder or report" in ran.err) == (4, True)

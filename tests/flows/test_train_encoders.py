@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_names_rows(mmtool: Callable, tmp_path: Path) -
     ran = mmtool("train", table(tmp_path), "-t", "label", "-o", tmp_path / "m.safetensors", *LEARNED[:4],
                  "--lr", "1e25", "--clip", "0", "--optimizer", "sgd", "--batch-rows", "8")
     assert ran.code == 1
-    assert "the batch begins with the rows 'r" in ran.err
+    assert "in the batch of the rows 'r" in ran.err
 
 
 @pytest.mark.parametrize("told", [("--optimizer", "sgd", "--lr", "0.5"), ("--optimizer", "adam"), ("--schedule", "linear"),

@@ -208,7 +208,7 @@ def test_predictions_of_another_kind_are_no_crash(mmtool: Callable, tmp_path: Pa
     data = table(tmp_path)
     path = write(tmp_path / "p.jsonl", [{"id": row["id"], **wrong} for row in read(data)])
     ran = mmtool("eval", path, data, "-t", target, "-o", tmp_path / "r")
-    assert (ran.code, "does not hold predictions of" in ran.err) == (4, True), ran.err
+    assert (ran.code, ran.err.count("error[E_PREDICTIONS]: ")) == (4, 1), ran.err
 
 
 def test_a_split_is_read_by_extract_as_by_train(mmtool: Callable, tmp_path: Path) -> None:

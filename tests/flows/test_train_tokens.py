@@ -142,7 +142,7 @@ def test_features_of_the_other_kind_are_refused(mmtool: Callable, kept: Path, da
         for verb in (("eval", model, tmp_path / other, "-o", tmp_path / "r"), ("predict", "-m", model, tmp_path / other),
                      ("fuse", tmp_path / other, "-o", tmp_path / "h", "-m", model)):
             ran = mmtool(*verb)
-            assert ran.code == 1
+            assert ran.code == 4
             assert fact in ran.err
             assert "--tokens" in ran.err
 

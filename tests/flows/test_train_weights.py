@@ -59,7 +59,7 @@ def test_features_of_a_resnet_from_a_file_with_a_text_encoder(mmtool: Callable, 
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
     ran = mmtool("predict", tmp_path / "pictures/1.png", "-m", model, "--weights", f"picture={other}")
-    assert ran.code == 1
+    assert ran.code == 4
     assert "is not the 'resnet.safetensors'" in ran.err
     again = tmp_path / "again.safetensors"
     ran = mmtool("train", data, "--like", model, "-o", again, *given)

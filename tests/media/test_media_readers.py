@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import io
 import json
+import mmap
 import os
 import re
 import sys
@@ -35,6 +36,13 @@ def starve() -> None:
         held.append(bytearray(16 * 2**20))
 
 
+def need_half_a_gibibyte() -> None:
+    try:  # not by malloc, which may have that much to spare from what ran before
+        mmap.mmap(-1, 2**29, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError from error
+
+
 def hold_the_lock() -> None:
     re.match(r"(a+)+$", "a" * 60 + "b")
 
@@ -47,7 +55,7 @@ HARMS: dict[str, tuple[Callable[[], Any], str]] = {
     "holds-the-lock": (hold_the_lock, "E_CELL_TIMEOUT: reading it took more than 2 s"),
     "takes-python-memory": (starve, "E_CELL_MEMORY: reading it takes more memory than a cell may have"),
     "takes-numpy-memory": (lambda: np.ones(2**30), "E_CELL_MEMORY: reading it takes more memory than a cell may have"),
-    "needs-half-a-gibibyte": (lambda: np.empty(2**26), "E_CELL_MEMORY: reading it takes more memory than a cell may have"),
+    "needs-half-a-gibibyte": (need_half_a_gibibyte, "E_CELL_MEMORY: reading it takes more memory than a cell may have"),
 }
 
 
@@ -64,7 +72,7 @@ def harmed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         return decode(data, *arguments, **options)
 
     monkeypatch.setattr(images, "decode_image", decoder)
-    monkeypatch.setattr(reader_process, "CELL_SECONDS", 2.0)
+    monkeypatch.setattr(reader_process, "CELL_SECONDS", 2.0 if "more than 2 s" in reason else 60.0)
     monkeypatch.setattr(reader_process, "CELL_BYTES", 2**28)
     return reason
 
