@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export MMTOOL_DATA
 
-.PHONY: install demo test lint bench faults clean
+.PHONY: install demo test lint bench faults fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -50,6 +50,11 @@ bench: install
 # Half an hour or more: every write, fsync and rename of small runs is killed, or fails; then 500 kills at random moments.
 faults: install
 	$(BIN)/python tests/faults/campaign.py --kills 500 --json faults.json
+
+# Ten minutes: 100,000 damaged files of ours, 60,000 damaged media files.
+fuzz: install
+	$(BIN)/python tests/benchmarks/fuzz_artefacts.py 100000
+	$(BIN)/python tests/benchmarks/fuzz_media.py --count 60000
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build
