@@ -201,7 +201,6 @@ def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
     if interrupted:
         console.warn(f"the predictions so far are in {partial}")
         raise KeyboardInterrupt
-    partial.unlink(missing_ok=True)
 
 
 def _write_jsonl(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from mmtool import console, files, folders
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
-from mmtool.features.format import ERRORS, HEADER, PROGRESS, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.format import ERRORS, HEADER, PROGRESS, REPLACED, ROWS, shard_name, shard_rows, write_shard
 from mmtool.features.header import seal
 from mmtool.features.part import Part
 
@@ -61,11 +61,11 @@ class Partial:
     def _mend(self) -> None:
         """End what a killed `place` began: the features that it replaced go, or come back where nothing has their name."""
         old = folders.former(self.target)
-        if old.exists():
+        if (old / REPLACED).exists():
             folders.remove(old) if self.target.exists() else old.rename(self.target)
-        if (self.target / PROGRESS).exists():  # in its place, just not yet tidied
-            (self.target / PROGRESS).unlink()
-        if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
+        for left in (PROGRESS, REPLACED):  # in its place, just not yet tidied; or about to be replaced
+            (self.target / left).unlink(missing_ok=True)
+        if (self.folder / REPLACED).exists():  # exchanged, just not yet removed
             folders.remove(self.folder)
 
     def _state(self) -> dict[str, Any] | None:
@@ -120,6 +120,8 @@ class Partial:
         """All is there: put the folder in its place. At every instant whole features have that name, old or new."""
         self._say_replaced(header)
         folders.remove(self.folder / PARTS)
+        if self.target.exists():  # the mark tells, after a kill, that this is what was replaced and may go
+            files.write_bytes(self.target / REPLACED, b"")
         folders.put_in_place(self.folder, self.target)
         (self.target / PROGRESS).unlink()
         files.sync_folder(self.target)

@@ -26,8 +26,8 @@ FORMAT = 2
 BLOCK_ROWS = 256
 """Consecutive manifest rows that are batched among themselves only."""
 HEADER, ROWS, ERRORS = "features.json", "rows.parquet", "errors.jsonl"
-PROGRESS = ".progress.json"
-"""In a folder that is being filled, and for an instant after it has its name."""
+PROGRESS, REPLACED = ".progress.json", ".replaced"
+"""In a folder that is being filled, and for an instant after it has its name; in one that is about to be replaced."""
 ASSETS, WEIGHTS, FRONT = "assets.safetensors", "weights.safetensors", "front.safetensors"
 
 
@@ -82,7 +82,7 @@ def _own_names(folder: Path) -> set[str]:
         inputs = set(json.loads((folder / HEADER).read_bytes())["inputs"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-    return inputs | {HEADER, ROWS, ERRORS, PROGRESS}
+    return inputs | {HEADER, ROWS, ERRORS, PROGRESS, REPLACED}
 
 
 def numerics(device: torch.device, precision: str) -> dict[str, Any]:

@@ -243,3 +243,12 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(mmtool: Callable, tmp_
     assert ran.code == 0
     assert "warning: these features take up to 0.0 GB, and 0.0 GB are free on the disk of" in ran.err
     assert ran.err.index("these features take") < ran.err.index("title: 3 ok")
+
+
+def test_features_of_the_user_whose_name_ends_in_partial_are_kept(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    assert mmtool("extract", manifest, "-o", tmp_path / "f.partial", *LETTERS).code == 0
+    before = folder_bytes(tmp_path / "f.partial")
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert (ran.code, "is in the way" in ran.err) == (5, True)
+    assert folder_bytes(tmp_path / "f.partial") == before
