@@ -59,14 +59,12 @@ class Partial:
         return state
 
     def _mend(self) -> None:
-        """End what a killed `place` began: the features that it replaced go, or come back where nothing has their name."""
-        old = folders.former(self.target)
-        if old.exists():
-            folders.remove(old) if self.target.exists() else old.rename(self.target)
-        if (self.target / PROGRESS).exists():  # in its place, just not yet tidied
+        """End what a killed `place` began. The target holds PROGRESS only then: without it, nothing here is ours to remove."""
+        folders.mend(self.target)
+        if (self.target / PROGRESS).exists():
+            if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
+                folders.remove(self.folder)
             (self.target / PROGRESS).unlink()
-        if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
-            folders.remove(self.folder)
 
     def _state(self) -> dict[str, Any] | None:
         try:
