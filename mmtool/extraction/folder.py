@@ -14,7 +14,7 @@ from mmtool import console, files, folders
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
-from mmtool.features.format import ERRORS, HEADER, PROGRESS, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.format import ERRORS, HEADER, PROGRESS, ROWS, check_target, shard_name, shard_rows, write_shard
 from mmtool.features.header import seal
 from mmtool.features.part import Part
 
@@ -83,7 +83,7 @@ class Partial:
 
     @property
     def rows_done(self) -> int:
-        """Rows in the whole shards."""
+        """Rows that the whole shards can hold."""
         return sum(shard_rows(n, pooled=self.pooled) for n in range(self.shards_done))
 
     def _part(self, number: int) -> Path:
@@ -96,10 +96,12 @@ class Partial:
 
     def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
-        """One whole shard: every input's tokens, then its rows."""
+        """One whole shard: every input's tokens, then its rows, which tell the SHA-256 of what was written before."""
+        part.notes["sha256"] = {}
         for name, blocks in encoded.items():
             folders.make_folder(self.folder / name)
-            write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
+            part.notes["sha256"][name] = write_shard(
+                self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
         rows_file.write_part(self._part(number), part, columns)
 
     def counts(self, inputs: Sequence[str], shards: int) -> list[rows_file.Count]:
@@ -116,6 +118,7 @@ class Partial:
 
     def place(self, header: dict[str, Any]) -> None:
         """All is there: put the folder in its place. At every instant whole features have that name, old or new."""
+        check_target(self.target)  # once more: what somebody put there in the meantime is not ours to remove
         self._say_replaced(header)
         folders.remove(self.folder / PARTS)
         folders.put_in_place(self.folder, self.target)
@@ -140,10 +143,3 @@ class Partial:
             if shape[0]:
                 return shape[1]
         return None
-
-    def shard_sums(self, inputs: Sequence[str], number: int) -> dict[str, str]:
-        """SHA-256 of a shard's file for each input."""
-        sums = {}
-        for name in inputs:
-            sums[name] = files.sha256(self.folder / name / shard_name(number))
-        return sums

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from test_extract import make_manifest
 from mmtool import reader_process
 from mmtool.cells import Source
 from mmtool.errors import MMToolError
+from mmtool.extraction import folder
+from mmtool.extraction.folder import Partial
 from mmtool.features.reader import Features
 from mmtool.locks import locked
 from mmtool.readers import Readers
@@ -243,3 +246,65 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(mmtool: Callable, tmp_
     assert ran.code == 0
     assert "warning: these features take up to 0.0 GB, and 0.0 GB are free on the disk of" in ran.err
     assert ran.err.index("these features take") < ran.err.index("title: 3 ok")
+
+
+def _killed_before_the_end(mmtool: Callable, monkeypatch: pytest.MonkeyPatch, *argv: object) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "finish", die)
+        with pytest.raises(Killed):
+            mmtool(*argv)
+
+
+def test_a_shard_that_is_damaged_before_a_run_goes_on_is_found(
+        mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 30)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    _killed_before_the_end(mmtool, monkeypatch, *argv)
+    shard = tmp_path / "f.partial/title/00000.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert mmtool(*argv).code == 0
+    with pytest.raises(MMToolError, match=r"title.00000\.safetensors: the file does not hold what was written"):
+        Features(tmp_path / "f").tokens("title", [0])
+
+
+def test_what_comes_into_the_target_while_the_run_goes_on_is_not_removed(
+        mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 30)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert mmtool(*argv).code == 0
+    argv = (*argv, "--tokens")
+    _killed_before_the_end(mmtool, monkeypatch, *argv)
+    seal = folder.seal
+
+    def put(target: Path, header: dict[str, Any]) -> None:
+        (tmp_path / "f/notes.txt").write_text("precious")
+        seal(target, header)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "seal", put)
+        ran = mmtool(*argv)
+    assert ran.code == 5
+    assert "holds 'notes.txt', which is no part of features" in ran.err
+    assert (tmp_path / "f/notes.txt").read_text() == "precious"
+    (tmp_path / "f/notes.txt").unlink()
+    ran = mmtool(*argv)
+    assert ran.code == 0
+    assert "30 of 30 rows were done before" in ran.err
+
+
+def test_finished_features_called_partial_are_nobodys_leftovers(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 10)
+    assert mmtool("extract", manifest, "-o", tmp_path / "f.partial", *LETTERS).code == 0
+    before = folder_bytes(tmp_path / "f.partial")
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert ran.code == 5
+    assert "is in the way" in ran.err
+    assert folder_bytes(tmp_path / "f.partial") == before
