@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmtool.cells import TOO_MUCH
 from mmtool.errors import CellError
 from mmtool.reading import Job, Outcome, Task, read_cell
 
@@ -132,7 +133,10 @@ def _serve(connection: Any, jobs: Mapping[str, Job], cell_seconds: float, cell_b
                 outcomes.append(read_cell(raw, jobs[task.input]))
             if timed:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(outcomes)
+            try:
+                connection.send(outcomes)
+            except MemoryError:  # of all of them together: each is read once more, alone
+                connection.send([Outcome("bad", reason=CellError(TOO_MUCH, "E_CELL_MEMORY").status) for _ in outcomes])
 
 
 def _limit(cell_bytes: int) -> None:

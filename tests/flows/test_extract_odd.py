@@ -6,9 +6,11 @@ import io
 import json
 import os
 import signal
+import struct
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -308,3 +310,33 @@ def test_finished_features_called_partial_are_nobodys_leftovers(mmtool: Callable
     assert ran.code == 5
     assert "is in the way" in ran.err
     assert folder_bytes(tmp_path / "f.partial") == before
+
+
+def test_a_reader_that_dies_while_it_answers_costs_no_more_than_its_cell(
+        monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from mmtool_tiny import Letters
+
+    read, send = reader_process.read_cell, Connection.send
+
+    def read_cell(raw: Any, job: Job) -> Any:
+        return raw if raw == "half" else _TooLarge() if raw == "large" else read(raw, job)
+
+    def send_some(connection: Connection, found: Any) -> None:
+        if isinstance(found, list) and "half" in found:
+            os.write(connection.fileno(), struct.pack("!i", 1000) + b"half")
+            os.kill(os.getpid(), signal.SIGKILL)  # as a machine without memory does
+        send(connection, found)
+
+    monkeypatch.setattr(reader_process, "read_cell", read_cell)
+    monkeypatch.setattr(Connection, "send", send_some)
+    with Readers(2, {"t": Job(Source("text", Path()), Letters(), np.zeros(0, np.uint64))}) as started:
+        tasks = [Task("t", ["a", "half", "b"]), Task("t", ["c", "large"])]
+        found = [[o.reason or o.status for o in outcomes] for outcomes in started.map(tasks)]
+    assert found == [["ok", "E_CELL_CRASHED: the decoder crashed on it (SIGKILL)", "ok"],
+                     ["ok", "E_CELL_MEMORY: reading it takes more memory than a cell may have"]]
+    assert capfd.readouterr().err == ""
+
+
+class _TooLarge:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise MemoryError
