@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flows.made import LETTERS, table, write
@@ -111,6 +113,30 @@ def test_ctrl_c_ends_after_the_step_and_says_how_to_go_on(tmp_path: Path, number
     assert b"Traceback" not in err
     assert state.exists()
     assert not model.exists()
+
+
+def test_a_mask_of_minus_infinity_keeps_no_state_from_being_kept(mmtool: Callable, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from mmtool_tiny import Learned
+
+    def with_mask(encoder: Learned, *arguments: Any, **options: Any) -> None:
+        begin(encoder, *arguments, **options)
+        encoder.register_buffer("causal", torch.tensor([0.0, -torch.inf]))
+
+    begin, keep, kept = Learned.__init__, Keeper.keep, 0
+
+    def count(self: Keeper, *arguments: Any) -> None:
+        nonlocal kept
+        kept += 1
+        keep(self, *arguments)
+
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr(Learned, "__init__", functools.wraps(begin)(with_mask))
+    monkeypatch.setattr(Keeper, "keep", count)
+    ran = mmtool("train", table(tmp_path, 60), "-t", "label", "-o", tmp_path / "m.safetensors", *LEARNED)
+    assert ran.code == 0, ran.err
+    assert kept > 6
 
 
 def test_another_command_does_not_take_what_was_left(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
