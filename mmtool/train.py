@@ -97,13 +97,12 @@ def _go(trainer: Trainer, place: Place) -> Model:
 
 def _refuse_nan(model: Model) -> None:
     """Raises MMToolError where a weight is no number, as of an input that no held-out row has."""
-    name = "the network"
     try:
         check_state(model.network, model.network.state_dict())
         for name, weights in model.weights.items():
-            check_finite(weights, masks=True)
+            check_finite(weights, f"{name}/", masks=True)
     except Unsound as error:
-        raise MMToolError(f"{name}: {error}", "lower --lr", code=LOSS) from error
+        raise MMToolError(f"the model: {error}", "lower --lr", code=LOSS) from error
 
 
 def _report(model: Model) -> None:

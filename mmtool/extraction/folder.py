@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from mmtool import console, files, folders
+from mmtool import console, files, folders, sealing
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
@@ -39,7 +39,7 @@ class Partial:
         """
         files.sweep(self.target.parent)
         self._mend()
-        before = self._state()
+        before = sealing.read_json(self.folder / PROGRESS)
         if before is not None and before.get("plan") == state["plan"]:
             for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir())):
                 files.sweep(folder)
@@ -54,7 +54,7 @@ class Partial:
                                    code="E_OUTPUT")
             folders.remove(self.folder)
         folders.make_folder(self.folder)
-        files.write_json(self.folder / PROGRESS, state)
+        sealing.write_json(self.folder / PROGRESS, state)
         folders.make_folder(self.folder / PARTS)
         return state
 
@@ -65,13 +65,6 @@ class Partial:
             if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
                 folders.remove(self.folder)
             (self.target / PROGRESS).unlink()
-
-    def _state(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads((self.folder / PROGRESS).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
 
     @property
     def shards_done(self) -> int:
