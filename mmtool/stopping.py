@@ -93,6 +93,4 @@ def _let_go() -> None:
     """A terminal that is closed fails whoever prints on it, and the step that is to be ended would fail with that."""
     for fd in _terminals:
         if not os.isatty(fd):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, fd)
-            os.close(nowhere)
+            console.to_nowhere(fd)

@@ -1,4 +1,4 @@
-"""A terminal that is really closed, which no signal alone shows: from then on, writing to it fails."""
+"""Terminals, logs and pipes that are closed or full: printing on them fails, and the work must not."""
 
 from __future__ import annotations
 
@@ -45,3 +45,18 @@ def test_a_step_ends_and_is_kept_though_its_terminal_is_closed(tmp_path: Path) -
     os.kill(child.pid, signal.SIGHUP)
     assert child.wait(30) == 130
     assert (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(("where", "code"), [("2>&-", 5), (">&- 2>&- <&-", 5), ("2>/dev/full", 5), (">&-", 5)])
+def test_what_cannot_be_printed_changes_no_exit_code(tmp_path: Path, where: str, code: int) -> None:
+    ran = subprocess.run(f"'{sys.executable}' -m mmtool info nothing {where}", shell=True, capture_output=True, text=True,
+                         check=False)
+    assert ran.returncode == code
+    assert "Traceback" not in ran.stderr
+
+
+def test_no_file_gets_the_number_of_a_closed_stream() -> None:
+    code = "import os, sys; from mmtool.__main__ import _open_streams as go; go(); " \
+        "os._exit(10 * os.open('/', os.O_RDONLY) + sys.stderr.fileno())"
+    ran = subprocess.run(f"'{sys.executable}' -c \"{code}\" 2>&-", shell=True, check=False)
+    assert ran.returncode == 32
