@@ -53,6 +53,7 @@ def replacing(target: Path) -> Iterator[Path]:
     filled, fd = _new(lambda: _made(target.with_name(f"{files.PREFIX}{secrets.token_hex(6)}{files.FILLED}")))
     try:
         yield filled
+        files.sync_folder(filled)  # of folders in it, too
         put_in_place(filled, target)
     except BaseException:
         remove(filled)

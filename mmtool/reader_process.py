@@ -85,7 +85,7 @@ class Reader:
         self.process.join(1)
         code = self.process.exitcode
         self.restart()
-        if late or code == -signal.SIGALRM:
+        if late or (hasattr(signal, "SIGALRM") and code == -signal.SIGALRM):
             error = CellError(f"reading it took more than {CELL_SECONDS * self.times:.0f} s", "E_CELL_TIMEOUT")
         else:
             how = f"exit {code}" if code is None or code >= 0 else _name_of(-code)

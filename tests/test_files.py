@@ -162,6 +162,20 @@ def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypa
     assert names(tmp_path / "r") == ["new"]
 
 
+def test_folders_in_a_folder_are_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, synced = files.sync_folder, list[tuple[Path, bool]]()
+
+    def seen(folder: Path) -> None:
+        synced.append((folder, (folder / "sub").exists()))
+        sync(folder)
+
+    monkeypatch.setattr(files, "sync_folder", seen)
+    with folders.replacing(tmp_path / "r") as fresh:
+        files.write_bytes(fresh / "a", b"")
+        (fresh / "sub").mkdir()
+    assert (fresh, True) in synced
+
+
 def test_killed_between_two_renames_the_old_folder_comes_back_or_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "exchange", lambda one, other: False)
     (tmp_path / "r").mkdir()
