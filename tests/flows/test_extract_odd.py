@@ -340,3 +340,15 @@ def test_a_reader_that_dies_while_it_answers_costs_no_more_than_its_cell(
 class _TooLarge:
     def __reduce__(self) -> tuple[Any, ...]:
         raise MemoryError
+
+
+@pytest.mark.parametrize("mine", ["title/notes.txt", "title/sub"])
+def test_what_lies_in_an_inputs_folder_is_not_replaced_with_it(mmtool: Callable, tmp_path: Path, mine: str) -> None:
+    manifest = make_manifest(tmp_path / "d", 5)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert mmtool(*argv).code == 0
+    assert mmtool(*argv).code == 0
+    (tmp_path / "f" / mine).mkdir()
+    ran = mmtool(*argv)
+    assert ran.code == 5
+    assert f"holds '{mine}', which is no part of features" in ran.err
