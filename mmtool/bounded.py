@@ -82,10 +82,15 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str = "") -> None
             raise Unsound(f"its tensor {what + name!r} is {list(state[name].shape)} instead of {list(own[name].shape)}")
         if own[name].is_floating_point() != state[name].is_floating_point():
             raise Unsound(f"its tensor {what + name!r} is of {state[name].dtype} instead of {own[name].dtype}")
+    check_state(module, state, what)
+    module.load_state_dict(dict(state))
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], what: str = "") -> None:
+    """Raises Unsound, with its name, for a tensor of a module's state that is not finite; in a buffer -inf may be a mask."""
     weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     check_finite({name: tensor for name, tensor in state.items() if name in weights}, what)
     check_finite({name: tensor for name, tensor in state.items() if name not in weights}, what, masks=True)
-    module.load_state_dict(dict(state))
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str = "", *, masks: bool = False) -> None:

@@ -19,7 +19,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from mmtool import console, files, sealing
+from mmtool import console, files, sealing, tensorfile
 from mmtool.errors import ArtefactError, StorageError, UsageError
 
 DEFAULT_BYTES = 10 * 2**30
@@ -58,6 +58,7 @@ class Cache:
     def __init__(self, folder: Path, packs: Sequence[str] | None = None) -> None:
         self.folder = folder
         self._unusable = False
+        self._verified: set[tuple[int, int, int]] = set()
         there = sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
         self.packs = there if packs is None else [p for p in there if p in set(packs)]
         keys, blocks, where = [], [], []
@@ -88,14 +89,20 @@ class Cache:
         return {"keys": np.zeros((0, KEY_BYTES), np.uint8), "blocks": np.zeros((0, 8), np.uint8)}
 
     def _load(self, number: int) -> tuple[dict[str, Tensor], Tensor] | None:
-        """A pack, verified; None where it is gone or damaged."""
+        """A pack, verified; None where it is gone or damaged.
+
+        Rows that come in another order open packs again and again: the sums are made at the first time.
+        """
         path = self.folder / self.packs[number]
         try:
-            pack, _ = sealing.read_sealed(path)
+            stat = path.stat()
+            same = (number, stat.st_ino, stat.st_size)
+            pack = tensorfile.read(path)[0] if same in self._verified else sealing.read_sealed(path)[0]
             lengths, values = pack["lengths"], pack["values"]
             if lengths.dtype == torch.int64 and lengths.shape == (len(pack["keys"]),) and values.dim() == 2 and \
                     bool((lengths >= 0).all() and (lengths <= len(values)).all()) and int(lengths.sum()) == len(values):
                 os.utime(path)
+                self._verified.add(same)
                 return pack, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         except (ArtefactError, StorageError, OSError, KeyError):
             pass

@@ -53,9 +53,19 @@ def stderr() -> Console:
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
+def to_nowhere(descriptor: int) -> None:
+    """Let what is still printed there vanish, also when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _to_stderr(text: str) -> None:
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        sys.stderr.flush()
+    except OSError:  # a log on a full disk, a pipe that nobody reads: the work must not end with it
+        to_nowhere(2)
 
 
 def say(message: str) -> None:
@@ -87,7 +97,7 @@ def out(line: str) -> None:
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would complain once more
+        to_nowhere(sys.stdout.fileno())  # or the exit would complain once more
         raise OutputClosed("the reader of the output went away") from None
 
 

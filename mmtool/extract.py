@@ -103,7 +103,7 @@ def _extract(data: str | Manifest, output: Path, settings: Settings, device: tor
     except KeyboardInterrupt:
         if not settings.kept:
             raise
-        kept = f"{partial.rows_done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
+        kept = f"{run.done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
         raise Interrupted(f"interrupted; the same command goes on where it stopped: {kept}") from None
     return Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)}, 0)
 
@@ -148,6 +148,11 @@ class _Run:
         self.numerics = numerics(device, settings.precision)
         self.stamps = {n: r.stamp(self.numerics) for n, r in self.readings.items()}
 
+    @property
+    def done(self) -> int:
+        """Rows that are written; the last shard is seldom full."""
+        return min(self.partial.rows_done, self.about.rows)
+
     def go(self, batch_size: int) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
         if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
@@ -164,7 +169,7 @@ class _Run:
                 self.partial.write_tensors(name, layout.ASSETS, reading.built.encoder.assets())
             if reading.plain is not None:
                 self.partial.write_tensors(name, layout.WEIGHTS, dict(reading.built.encoder.state_dict()))
-        done = self.partial.rows_done
+        done = self.done
         self._check_space(self.about.rows - done)
         if done:
             console.say(f"{done} of {self.about.rows} rows were done before; going on")
@@ -244,7 +249,7 @@ class _Run:
             "numerics": {**self.numerics, "batch_size": state["batch_size"], "threads": state["threads"],
                          "batch_halved": [n for n in names if notes["halved"][n]],
                          "rows_from_other_blocks": {n: notes["elsewhere"][n] for n in names}},
-            "shards": [{"rows": s.rows, "sha256": self.partial.shard_sums(names, i)} for i, s in enumerate(shards)]}
+            "shards": [{"rows": s.rows, "sha256": s.notes["sha256"]} for s in shards]}
         self.partial.finish(header, {n: r.input.columns for n, r in self.readings.items()})
         return totals, sum(s.bad_rows for s in shards), notes["cached"]
 

@@ -48,8 +48,12 @@ def writing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[
             yield f
             f.flush()
             os.fsync(f.fileno())
+            if fcntl is None:
+                f.close()  # Windows renames no file that is open
             temporary.replace(path if named is None else named())
         except BaseException:
+            with suppress(OSError):
+                f.close()
             temporary.unlink(missing_ok=True)
             raise
         finally:
@@ -127,14 +131,19 @@ def is_open(fd: int, path: Path) -> bool:
 
 def hold(fd: int) -> bool:
     """Lock what is open, until it is closed or this process ends; False where another has it. True where none can lock."""
+    return _locked(fd) is not False
+
+
+def _locked(fd: int) -> bool | None:
+    """Is the lock ours? None where none can lock: on Windows, or a file system such as NFS for what is open to be read."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError:
+        return None
     return True
 
 
@@ -142,12 +151,11 @@ def sweep(folder: Path) -> None:
     """Remove what killed runs left in a folder."""
     with suppress(OSError):
         for left in folder.glob(f"{PREFIX}*"):
-            if left.name.endswith(GONE):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-            elif left.name.endswith(WRITTEN) and is_left(left):
-                left.unlink(missing_ok=True)
-            elif left.name.endswith(FILLED) and is_left(left):
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):  # one that is another user's keeps no other from going
+                if left.name.endswith(GONE):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+                elif left.name.endswith((WRITTEN, FILLED)):
+                    remove_left(left)
 
 
 @cache
@@ -155,15 +163,24 @@ def sweep_once(folder: Path) -> None:
     sweep(folder)
 
 
-def is_left(path: Path) -> bool:
-    """Does nobody hold it any more?"""
+def remove_left(path: Path) -> None:
+    """Remove a temporary file or folder that nobody holds any more. Raises OSError.
+
+    It is held meanwhile, so that a run which makes one of that name now does not take it for its own.
+    """
     if fcntl is None:
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    fd = os.open(path, os.O_RDONLY)
+        fd = None
+    else:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a pipe of that name would wait for a writer
     try:
-        return hold(fd)
+        mine = None if fd is None else _locked(fd)
+        if mine is None:
+            mine = time.time() - path.stat().st_mtime > STALE_SECONDS
+        if mine:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
 
 
 def user() -> int:

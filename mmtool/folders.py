@@ -49,9 +49,11 @@ def replacing(target: Path) -> Iterator[Path]:
     """A folder to fill, under a hidden name, which takes the place of `target` when the block ends well."""
     target = Path(os.path.realpath(target))
     files.sweep_once(target.parent)
+    mend(target)
     filled, fd = _new(lambda: _made(target.with_name(f"{files.PREFIX}{secrets.token_hex(6)}{files.FILLED}")))
     try:
         yield filled
+        files.sync_folder(filled)  # of folders in it, too
         put_in_place(filled, target)
     except BaseException:
         remove(filled)
@@ -72,14 +74,25 @@ def put_in_place(filled: Path, target: Path) -> None:
     else:
         old = former(target)
         target.rename(old)
-        filled.rename(target)
+        try:
+            filled.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
         files.sync_folder(target.parent)
         remove(old)
 
 
 def former(target: Path) -> Path:
-    """Where `put_in_place` keeps what is replaced, where two names cannot be exchanged."""
-    return target.with_name(f".{target.name}.old")
+    """Where `put_in_place` keeps what is replaced, where two names cannot be exchanged; no sweep takes it."""
+    return target.with_name(f"{files.PREFIX}{target.name}.old")
+
+
+def mend(target: Path) -> None:
+    """End what a killed `put_in_place` began: what it replaced goes, or comes back where nothing has its name."""
+    old = former(target)
+    if old.exists():
+        remove(old) if target.exists() else old.rename(target)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -101,8 +114,8 @@ def scratch() -> Iterator[Path]:
     root = Path(tempfile.gettempdir())
     for left in root.glob(f"mmtool-*{SCRATCH}"):
         with suppress(OSError):
-            if left.stat().st_uid == files.user() and files.is_left(left):
-                shutil.rmtree(left)
+            if left.lstat().st_uid == files.user():
+                files.remove_left(left)
     folder, fd = _new(lambda: Path(tempfile.mkdtemp(prefix="mmtool-", suffix=SCRATCH)))
     try:
         yield folder

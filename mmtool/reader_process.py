@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmtool.cells import TOO_MUCH
 from mmtool.errors import CellError
 from mmtool.reading import Job, Outcome, Task, read_cell
 
@@ -84,7 +85,7 @@ class Reader:
         self.process.join(1)
         code = self.process.exitcode
         self.restart()
-        if late or code == -signal.SIGALRM:
+        if late or (hasattr(signal, "SIGALRM") and code == -signal.SIGALRM):
             error = CellError(f"reading it took more than {CELL_SECONDS * self.times:.0f} s", "E_CELL_TIMEOUT")
         else:
             how = f"exit {code}" if code is None or code >= 0 else _name_of(-code)
@@ -132,7 +133,10 @@ def _serve(connection: Any, jobs: Mapping[str, Job], cell_seconds: float, cell_b
                 outcomes.append(read_cell(raw, jobs[task.input]))
             if timed:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(outcomes)
+            try:
+                connection.send(outcomes)
+            except MemoryError:  # of all of them together: each is read once more, alone
+                connection.send([Outcome("bad", reason=CellError(TOO_MUCH, "E_CELL_MEMORY").status) for _ in outcomes])
 
 
 def _limit(cell_bytes: int) -> None:

@@ -199,7 +199,7 @@ class _Run:
             return False
         try:
             outcomes = worker.connection.recv() if there else None
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # of half an answer, too
             outcomes = None
         if outcomes is None:
             outcomes = [worker.end()]

@@ -105,14 +105,15 @@ def check_report(folder: Path) -> None:
 
 def write(folder: Path, scored: Scored, about: About) -> None:
     """metrics.json, predictions.jsonl, plots and report.html, in the place of an earlier report."""
-    _say_replaced(folder, METRICS)
+    _check_replaced(folder, METRICS)
     with folders.replacing(folder) as fresh:
         files.write_bytes(fresh / PREDICTIONS, "".join(console.to_json(p) + "\n" for p in scored.lines).encode())
         files.write_json(fresh / METRICS, scored.metrics)
         _write_page(fresh, scored, about)
 
 
-def _say_replaced(folder: Path, comes: str) -> None:
+def _check_replaced(folder: Path, comes: str) -> None:
+    check_report(folder)  # once more: what somebody put there in the meantime is not ours to remove
     goes, told = (COMPARISON, "comparison") if comes == METRICS else (METRICS, "report of scores")
     if (folder / goes).exists():
         console.warn(f"the {told} that was in {folder} is replaced")
@@ -124,7 +125,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any], facts: list[tuple[s
     from mmtool.page.contents import Page, TargetPart
     from mmtool.page.write import write
 
-    _say_replaced(folder, COMPARISON)
+    _check_replaced(folder, COMPARISON)
     parts = [TargetPart(column, tasks[column], [], one["metric"], one["greater_is_better"], {}, [], [], [], comparison=one)
              for column, one in found.items()]
     with folders.replacing(folder) as fresh:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtool import files
 from mmtool.errors import ArtefactError
 from mmtool.strictjson import Unsound, strict_json
 from mmtool.tensorfile import REMEDY, damaged, open_plain, read
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 KEY = "mmtool"
 """The one metadata key of our safetensors; several would be written in random order."""
-SEAL = "digests"
+SEAL, SUM = "digests", "sha256"
 
 
 def sha256_of(tensor: Tensor) -> str:
@@ -53,6 +54,20 @@ def sealed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     sums = {name: sha256_of(tensor) for name, tensor in plain.items()}
     seal = {"tensors": sums, "header": sha256_of_json([told, sums])}
     return save(plain, {KEY: json.dumps({**told, SEAL: seal}, sort_keys=True)})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """An object with its SHA-256."""
+    files.write_json(path, {**value, SUM: sha256_of_json(value)})
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote; None where it is not there, or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        return found if found.pop(SUM) == sha256_of_json(found) else None
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return None
 
 
 def about_of(path: Path, metadata: Mapping[str, str], remedy: str) -> dict[str, Any]:

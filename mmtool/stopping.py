@@ -13,22 +13,25 @@ from types import FrameType
 from mmtool import console
 from mmtool.errors import Interrupted
 
+HANGUP = getattr(signal, "SIGHUP", None)
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _owner = 0
 _asked = 0
 _step: threading.Event | None = None
 _child = False
+_terminals: list[int] = []
 
 
 @contextmanager
 def handled() -> Iterator[None]:
     """While the block runs, the first signal raises KeyboardInterrupt in the main thread, the second ends the process."""
-    global _owner, _asked
+    global _owner, _asked, _terminals
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _owner, _asked = os.getpid(), 0
+    _terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as nohup leaves SIGHUP
@@ -73,6 +76,10 @@ def _handle(number: int, frame: FrameType | None) -> None:
     global _asked
     if os.getpid() != _owner:  # a forked process, which its parent ends
         return
+    if number == HANGUP:
+        _let_go()
+        if _asked:  # the shell and the kernel may both tell of the same
+            return
     _asked += 1
     if _asked == 1 and _step is not None:
         _step.set()
@@ -81,3 +88,10 @@ def _handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     else:
         os._exit(Interrupted.exit_code)
+
+
+def _let_go() -> None:
+    """A terminal that is closed fails whoever prints on it, and the step that is to be ended would fail with that."""
+    for fd in _terminals:
+        if not os.isatty(fd):
+            console.to_nowhere(fd)

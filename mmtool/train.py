@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mmtool import console, encoding, opening, report, settings
+from mmtool.bounded import check_finite, check_state
 from mmtool.devices import watched
 from mmtool.engine import be_deterministic, choose_device
 from mmtool.errors import DeviceError, Interrupted, MMToolError, StorageError, UsageError
@@ -16,6 +17,7 @@ from mmtool.features.format import numerics
 from mmtool.locks import locked
 from mmtool.model import FORMAT, Model, is_model
 from mmtool.settings import Settings
+from mmtool.strictjson import Unsound
 from mmtool.training import checks
 from mmtool.training.descend import LOSS
 from mmtool.training.keeping import Place
@@ -95,9 +97,12 @@ def _go(trainer: Trainer, place: Place) -> Model:
 
 def _refuse_nan(model: Model) -> None:
     """Raises MMToolError where a weight is no number, as of an input that no held-out row has."""
-    for name, weights in {"the network": model.network.state_dict(), **model.weights}.items():
-        if not all(bool(v.isfinite().all()) for v in weights.values()):
-            raise MMToolError(f"a weight of {name} is no finite number", "lower --lr", code=LOSS)
+    try:
+        check_state(model.network, model.network.state_dict())
+        for name, weights in model.weights.items():
+            check_finite(weights, f"{name}/", masks=True)
+    except Unsound as error:
+        raise MMToolError(f"the model: {error}", "lower --lr", code=LOSS) from error
 
 
 def _report(model: Model) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from mmtool import cache
+from mmtool import cache, sealing
 from mmtool.cache import Cache
 
 ONE, TWO = b"1" * 8, b"2" * 8
@@ -59,3 +60,23 @@ def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: 
     assert cache.home().parent == tmp_path
     monkeypatch.delenv("MMTOOL_CACHE")
     assert "mmtool" in str(cache.home())
+
+
+def test_a_pack_is_verified_once_in_whatever_order_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(10):  # more than stay open
+        Cache(tmp_path).put([(key(str(i)), b"1" * 8, torch.full((1, 2), float(i)))])
+    verified = []
+    verify = sealing.verify
+
+    def seen(path: Path, tensors: Any, digests: Any, remedy: str) -> None:
+        verified.append(path)
+        verify(path, tensors, digests, remedy)
+
+    store = Cache(tmp_path)
+    monkeypatch.setattr(sealing, "verify", seen)
+    for _ in range(3):
+        for i in range(10):
+            found = store.get(key(str(i)), b"1" * 8)
+            assert found is not None
+            assert found[0].tolist() == [[i, i]]
+    assert len(verified) == len(set(verified)) == 10

@@ -78,6 +78,63 @@ def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
     assert names(tmp_path) == [".mmtool-mine", "b"]
 
 
+def test_where_nothing_can_be_locked_only_what_is_old_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(fd: int, how: int) -> None:  # as NFS, of what is open for reading
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.writing(tmp_path / "a") as f, folders.replacing(tmp_path / "r") as fresh:
+        old = tmp_path / ".mmtool-0.tmp"
+        old.touch()
+        os.utime(old, (0, 0))
+        files.sweep(tmp_path)
+        assert fresh.is_dir()
+        f.write(b"whole")
+    assert names(tmp_path) == ["a", "r"]
+
+
+def test_what_is_swept_is_held_so_that_no_run_takes_it_for_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+    left = tmp_path / ".mmtool-0.tmp"
+    taken: list[bool] = []
+    unlink = Path.unlink
+
+    def seen(path: Path, missing_ok: bool = False) -> None:
+        with path.open("rb") as f:  # as the run that has just made it, and is about to hold it
+            taken.append(files.hold(f.fileno()))
+        unlink(path, missing_ok)
+
+    left.touch()
+    monkeypatch.setattr(Path, "unlink", seen)
+    files.sweep(tmp_path)
+    assert taken == [False]
+    assert names(tmp_path) == []
+
+
+def test_a_pipe_of_the_name_of_a_temporary_file_holds_nothing_up(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    os.mkfifo(tmp_path / ".mmtool-0.tmp")
+    (tmp_path / ".mmtool-1.tmp").touch()
+    files.sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_where_no_open_file_can_be_renamed_it_is_closed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "fcntl", None)  # as on Windows
+    replace, closed = Path.replace, []
+    with files.writing(tmp_path / "a") as f:
+        def seen(path: Path, to: Path) -> Path:
+            closed.append(f.closed)
+            return replace(path, to)
+
+        monkeypatch.setattr(Path, "replace", seen)
+        f.write(b"whole")
+    assert closed == [True]
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
 def test_a_folder_of_a_killed_run_among_the_systems_temporary_files_goes_with_the_next(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -103,6 +160,48 @@ def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path, monkeypa
         assert (tmp_path / "r/old").exists() == there
     assert names(tmp_path) == ["r"]
     assert names(tmp_path / "r") == ["new"]
+
+
+def test_folders_in_a_folder_are_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, synced = files.sync_folder, list[tuple[Path, bool]]()
+
+    def seen(folder: Path) -> None:
+        synced.append((folder, (folder / "sub").exists()))
+        sync(folder)
+
+    monkeypatch.setattr(files, "sync_folder", seen)
+    with folders.replacing(tmp_path / "r") as fresh:
+        files.write_bytes(fresh / "a", b"")
+        (fresh / "sub").mkdir()
+    assert (fresh, True) in synced
+
+
+def test_killed_between_two_renames_the_old_folder_comes_back_or_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/old").touch()
+    with pytest.raises(OSError, match="full"), folders.replacing(tmp_path / "r") as fresh:
+        rename = Path.rename
+        monkeypatch.setattr(Path, "rename", lambda path, to: _full() if to == tmp_path / "r" and path == fresh
+                            else rename(path, to))
+    monkeypatch.undo()
+    assert names(tmp_path / "r") == ["old"]
+
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    (tmp_path / "r").rename(folders.former(tmp_path / "r"))  # killed there
+    folders.mend(tmp_path / "r")
+    assert names(tmp_path / "r") == ["old"]
+
+    folders.former(tmp_path / "r").mkdir()  # killed one step later
+    (folders.former(tmp_path / "r") / "x").touch()
+    with folders.replacing(tmp_path / "r") as fresh:
+        (fresh / "new").touch()
+    assert names(tmp_path / "r") == ["new"]
+    assert [n for n in names(tmp_path) if n.endswith(".old")] == []
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_two_names_are_exchanged_in_one_step(tmp_path: Path) -> None:

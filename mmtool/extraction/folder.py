@@ -10,11 +10,11 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from mmtool import console, files, folders
+from mmtool import console, files, folders, sealing
 from mmtool.errors import StorageError
 from mmtool.extraction.blocks import Encoded
 from mmtool.features import rows as rows_file
-from mmtool.features.format import ERRORS, HEADER, PROGRESS, REPLACED, ROWS, shard_name, shard_rows, write_shard
+from mmtool.features.format import ERRORS, HEADER, PROGRESS, ROWS, check_target, shard_name, shard_rows, write_shard
 from mmtool.features.header import seal
 from mmtool.features.part import Part
 
@@ -39,7 +39,7 @@ class Partial:
         """
         files.sweep(self.target.parent)
         self._mend()
-        before = self._state()
+        before = sealing.read_json(self.folder / PROGRESS)
         if before is not None and before.get("plan") == state["plan"]:
             for folder in (self.folder, *(p for p in self.folder.iterdir() if p.is_dir())):
                 files.sweep(folder)
@@ -54,26 +54,17 @@ class Partial:
                                    code="E_OUTPUT")
             folders.remove(self.folder)
         folders.make_folder(self.folder)
-        files.write_json(self.folder / PROGRESS, state)
+        sealing.write_json(self.folder / PROGRESS, state)
         folders.make_folder(self.folder / PARTS)
         return state
 
     def _mend(self) -> None:
-        """End what a killed `place` began: the features that it replaced go, or come back where nothing has their name."""
-        old = folders.former(self.target)
-        if (old / REPLACED).exists():
-            folders.remove(old) if self.target.exists() else old.rename(self.target)
-        for left in (PROGRESS, REPLACED):  # in its place, just not yet tidied; or about to be replaced
-            (self.target / left).unlink(missing_ok=True)
-        if (self.folder / REPLACED).exists():  # exchanged, just not yet removed
-            folders.remove(self.folder)
-
-    def _state(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads((self.folder / PROGRESS).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        """End what a killed `place` began. The target holds PROGRESS only then: without it, nothing here is ours to remove."""
+        folders.mend(self.target)
+        if (self.target / PROGRESS).exists():
+            if (self.folder / HEADER).exists() and not (self.folder / PROGRESS).exists():  # exchanged, just not yet removed
+                folders.remove(self.folder)
+            (self.target / PROGRESS).unlink()
 
     @property
     def shards_done(self) -> int:
@@ -85,7 +76,7 @@ class Partial:
 
     @property
     def rows_done(self) -> int:
-        """Rows in the whole shards."""
+        """Rows that the whole shards can hold."""
         return sum(shard_rows(n, pooled=self.pooled) for n in range(self.shards_done))
 
     def _part(self, number: int) -> Path:
@@ -98,10 +89,12 @@ class Partial:
 
     def write(self, number: int, part: Part, encoded: dict[str, list[Encoded]], dtype: Any,
               columns: Sequence[str]) -> None:
-        """One whole shard: every input's tokens, then its rows."""
+        """One whole shard: every input's tokens, then its rows, which tell the SHA-256 of what was written before."""
+        part.notes["sha256"] = {}
         for name, blocks in encoded.items():
             folders.make_folder(self.folder / name)
-            write_shard(self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
+            part.notes["sha256"][name] = write_shard(
+                self.folder / name / shard_name(number), [r for b in blocks for r in b.rows], dtype)
         rows_file.write_part(self._part(number), part, columns)
 
     def counts(self, inputs: Sequence[str], shards: int) -> list[rows_file.Count]:
@@ -118,10 +111,9 @@ class Partial:
 
     def place(self, header: dict[str, Any]) -> None:
         """All is there: put the folder in its place. At every instant whole features have that name, old or new."""
+        check_target(self.target)  # once more: what somebody put there in the meantime is not ours to remove
         self._say_replaced(header)
         folders.remove(self.folder / PARTS)
-        if self.target.exists():  # the mark tells, after a kill, that this is what was replaced and may go
-            files.write_bytes(self.target / REPLACED, b"")
         folders.put_in_place(self.folder, self.target)
         (self.target / PROGRESS).unlink()
         files.sync_folder(self.target)
@@ -144,10 +136,3 @@ class Partial:
             if shape[0]:
                 return shape[1]
         return None
-
-    def shard_sums(self, inputs: Sequence[str], number: int) -> dict[str, str]:
-        """SHA-256 of a shard's file for each input."""
-        sums = {}
-        for name in inputs:
-            sums[name] = files.sha256(self.folder / name / shard_name(number))
-        return sums

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ FORMAT = 2
 BLOCK_ROWS = 256
 """Consecutive manifest rows that are batched among themselves only."""
 HEADER, ROWS, ERRORS = "features.json", "rows.parquet", "errors.jsonl"
-PROGRESS, REPLACED = ".progress.json", ".replaced"
-"""In a folder that is being filled, and for an instant after it has its name; in one that is about to be replaced."""
+PROGRESS = ".progress.json"
+"""In a folder that is being filled, and for an instant after it has its name."""
 ASSETS, WEIGHTS, FRONT = "assets.safetensors", "weights.safetensors", "front.safetensors"
+OF_INPUT = re.compile(rf"[0-9]{{5,}}\.safetensors|{'|'.join(map(re.escape, (ASSETS, WEIGHTS, FRONT)))}")
+"""The files in an input's folder."""
 
 
 def status_column(name: str) -> str:
@@ -72,17 +75,22 @@ def check_target(folder: Path) -> None:
     if folder.resolve() == Path.cwd() or folder.is_mount():
         raise StorageError(f"{folder} cannot be replaced as a whole", f"choose a folder inside it: -o {folder / 'feats'}",
                            code="E_OUTPUT")
-    if foreign := sorted(p.name for p in folder.iterdir() if p.name not in _own_names(folder)):
+    own = _own_names(folder)
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in own)
+    foreign += sorted(str(p.relative_to(folder)) for p in folder.glob("*/*")
+                      if not OF_INPUT.fullmatch(p.name) and not p.name.startswith(files.PREFIX))
+    if foreign:
         raise StorageError(f"{folder} holds {foreign[0]!r}, which is no part of features",
                            "choose another -o; nothing was overwritten", code="E_OUTPUT")
 
 
 def _own_names(folder: Path) -> set[str]:
     try:
-        inputs = set(json.loads((folder / HEADER).read_bytes())["inputs"])
+        header = json.loads((folder / HEADER).read_bytes())
+        inputs = set(header["inputs"]) if "shards" in header else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-    return inputs | {HEADER, ROWS, ERRORS, PROGRESS, REPLACED}
+    return inputs | {HEADER, ROWS, ERRORS, PROGRESS}
 
 
 def numerics(device: torch.device, precision: str) -> dict[str, Any]:

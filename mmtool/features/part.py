@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -12,4 +13,4 @@ class Part:
     ids: list[str] = field(default_factory=list)
     rows: list[dict[str, str | None]] = field(default_factory=list)
     statuses: dict[str, list[str]] = field(default_factory=dict)
-    notes: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)

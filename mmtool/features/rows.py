@@ -37,7 +37,7 @@ class Count:
     rows: int
     bad_rows: int
     counts: dict[str, dict[str, int]]
-    notes: dict[str, dict[str, int]]
+    notes: dict[str, dict[str, Any]]
 
 
 def write_part(path: Path, part: Part, columns: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from mmtool import devices
 from mmtool.api import Tokens
+from mmtool.bounded import check_state
 from mmtool.errors import MMToolError
 from mmtool.network import take
+from mmtool.strictjson import Unsound
 from mmtool.training.data import Part
 from mmtool.training.graph import Graph, answers_on, encode, held_losses, to_device
 from mmtool.training.keeping import Keeper
@@ -76,7 +79,8 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
         watcher.skip(schedule.last_epoch)
 
     def keep() -> None:
-        if all(bool(v.isfinite().all()) for v in graph.state_dict().values()):  # else the one kept before is the last good one
+        with suppress(Unsound):  # the one kept before is the last good one
+            check_state(graph, graph.state_dict())
             keeper.keep(*_snapshot(graph, optimizer, schedule, scaler, state, best_state))
 
     def judge(epoch: int) -> tuple[float, tuple[str, float] | None]:

@@ -45,18 +45,15 @@ class Place:
         if self.folder.exists() and not (self.folder / PLAN).is_file() and any(self.folder.iterdir()):
             raise StorageError(f"{self.folder} is in the way and is no unfinished model", "move it away", code="E_OUTPUT")
         folders.make_folder(self.folder)
-        try:
-            before = json.loads((self.folder / PLAN).read_bytes())
-        except (OSError, ValueError):
-            before = {}
-        if before.get("plan") == plan:
+        before = sealing.read_json(self.folder / PLAN)
+        if before is not None and before.get("plan") == plan:
             console.say(f"going on from what {self.folder.name} holds")
             return dict(before["facts"])
-        if before:
-            console.say(f"{self.folder} was left by another run; starting anew")
+        if any(self.folder.iterdir()):  # nothing that is kept says of itself which run it is of
+            console.say(f"{self.folder} was left by another run{'' if before else ', or is damaged'}; starting anew")
             folders.remove(self.folder)
             folders.make_folder(self.folder)
-        files.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
+        sealing.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
         return facts
 
     def remove(self) -> None:

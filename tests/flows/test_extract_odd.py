@@ -6,11 +6,14 @@ import io
 import json
 import os
 import signal
+import struct
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,8 @@ from test_extract import make_manifest
 from mmtool import reader_process
 from mmtool.cells import Source
 from mmtool.errors import MMToolError
+from mmtool.extraction import folder
+from mmtool.extraction.folder import Partial
 from mmtool.features.reader import Features
 from mmtool.locks import locked
 from mmtool.readers import Readers
@@ -245,10 +250,105 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(mmtool: Callable, tmp_
     assert ran.err.index("these features take") < ran.err.index("title: 3 ok")
 
 
-def test_features_of_the_user_whose_name_ends_in_partial_are_kept(mmtool: Callable, tmp_path: Path) -> None:
-    manifest = make_manifest(tmp_path / "d", 3)
+def _killed_before_the_end(mmtool: Callable, monkeypatch: pytest.MonkeyPatch, *argv: object) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "finish", die)
+        with pytest.raises(Killed):
+            mmtool(*argv)
+
+
+def test_a_shard_that_is_damaged_before_a_run_goes_on_is_found(
+        mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 30)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    _killed_before_the_end(mmtool, monkeypatch, *argv)
+    shard = tmp_path / "f.partial/title/00000.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert mmtool(*argv).code == 0
+    with pytest.raises(MMToolError, match=r"title.00000\.safetensors: the file does not hold what was written"):
+        Features(tmp_path / "f").tokens("title", [0])
+
+
+def test_what_comes_into_the_target_while_the_run_goes_on_is_not_removed(
+        mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_manifest(tmp_path / "d", 30)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert mmtool(*argv).code == 0
+    argv = (*argv, "--tokens")
+    _killed_before_the_end(mmtool, monkeypatch, *argv)
+    seal = folder.seal
+
+    def put(target: Path, header: dict[str, Any]) -> None:
+        (tmp_path / "f/notes.txt").write_text("precious")
+        seal(target, header)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "seal", put)
+        ran = mmtool(*argv)
+    assert ran.code == 5
+    assert "holds 'notes.txt', which is no part of features" in ran.err
+    assert (tmp_path / "f/notes.txt").read_text() == "precious"
+    (tmp_path / "f/notes.txt").unlink()
+    ran = mmtool(*argv)
+    assert ran.code == 0
+    assert "30 of 30 rows were done before" in ran.err
+
+
+def test_finished_features_called_partial_are_nobodys_leftovers(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 10)
     assert mmtool("extract", manifest, "-o", tmp_path / "f.partial", *LETTERS).code == 0
     before = folder_bytes(tmp_path / "f.partial")
     ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS)
-    assert (ran.code, "is in the way" in ran.err) == (5, True)
+    assert ran.code == 5
+    assert "is in the way" in ran.err
     assert folder_bytes(tmp_path / "f.partial") == before
+
+
+def test_a_reader_that_dies_while_it_answers_costs_no_more_than_its_cell(
+        monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from mmtool_tiny import Letters
+
+    read, send = reader_process.read_cell, Connection.send
+
+    def read_cell(raw: Any, job: Job) -> Any:
+        return raw if raw == "half" else _TooLarge() if raw == "large" else read(raw, job)
+
+    def send_some(connection: Connection, found: Any) -> None:
+        if isinstance(found, list) and "half" in found:
+            os.write(connection.fileno(), struct.pack("!i", 1000) + b"half")
+            os.kill(os.getpid(), signal.SIGKILL)  # as a machine without memory does
+        send(connection, found)
+
+    monkeypatch.setattr(reader_process, "read_cell", read_cell)
+    monkeypatch.setattr(Connection, "send", send_some)
+    with Readers(2, {"t": Job(Source("text", Path()), Letters(), np.zeros(0, np.uint64))}) as started:
+        tasks = [Task("t", ["a", "half", "b"]), Task("t", ["c", "large"])]
+        found = [[o.reason or o.status for o in outcomes] for outcomes in started.map(tasks)]
+    assert found == [["ok", "E_CELL_CRASHED: the decoder crashed on it (SIGKILL)", "ok"],
+                     ["ok", "E_CELL_MEMORY: reading it takes more memory than a cell may have"]]
+    assert capfd.readouterr().err == ""
+
+
+class _TooLarge:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("mine", ["title/notes.txt", "title/sub"])
+def test_what_lies_in_an_inputs_folder_is_not_replaced_with_it(mmtool: Callable, tmp_path: Path, mine: str) -> None:
+    manifest = make_manifest(tmp_path / "d", 5)
+    argv = ("extract", manifest, "-o", tmp_path / "f", *LETTERS)
+    assert mmtool(*argv).code == 0
+    assert mmtool(*argv).code == 0
+    (tmp_path / "f" / mine).mkdir()
+    ran = mmtool(*argv)
+    assert ran.code == 5
+    assert f"holds '{mine}', which is no part of features" in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flows.made import LETTERS, table, write
@@ -111,6 +113,55 @@ def test_ctrl_c_ends_after_the_step_and_says_how_to_go_on(tmp_path: Path, number
     assert b"Traceback" not in err
     assert state.exists()
     assert not model.exists()
+
+
+def test_a_mask_of_minus_infinity_keeps_no_state_from_being_kept(mmtool: Callable, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from mmtool_tiny import Learned
+
+    def with_mask(encoder: Learned, *arguments: Any, **options: Any) -> None:
+        begin(encoder, *arguments, **options)
+        encoder.register_buffer("causal", torch.tensor([0.0, -torch.inf]))
+
+    begin, keep, kept = Learned.__init__, Keeper.keep, 0
+
+    def count(self: Keeper, *arguments: Any) -> None:
+        nonlocal kept
+        kept += 1
+        keep(self, *arguments)
+
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr(Learned, "__init__", functools.wraps(begin)(with_mask))
+    monkeypatch.setattr(Keeper, "keep", count)
+    ran = mmtool("train", table(tmp_path, 60), "-t", "label", "-o", tmp_path / "m.safetensors", *LEARNED)
+    assert ran.code == 0, ran.err
+    assert kept > 6
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", '{"plan": ', '{"facts": {}}', None])
+def test_a_damaged_plan_makes_all_that_was_kept_worthless(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          damage: str | None) -> None:
+    def die(self: Keeper, *arguments: Any) -> None:
+        keep(self, *arguments)
+        raise Killed
+
+    keep = Keeper.keep
+    monkeypatch.setenv("MMTOOL_CHECKPOINT_SECONDS", "0")
+    data, model = table(tmp_path, 60), tmp_path / "m.safetensors"
+    other = ("--epochs", "3", "-e", "b=tiny-letters", "--optimizer", "adamw")
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "keep", die)
+        with pytest.raises(Killed):
+            mmtool("train", data, "-t", "label", "-o", model, *other, "--lr", "0.5")
+    plan = tmp_path / "m.safetensors.partial/plan.json"
+    plan.write_text(plan.read_text().replace('"threads": ', '"threads": 1') if damage is None else damage)
+    last = "0.5" if damage is None else "0.01"
+    ran = mmtool("train", data, "-t", "label", "-o", model, *other, "--lr", last)
+    assert ran.code == 0
+    assert "starting anew" in ran.err
+    assert mmtool("train", data, "-t", "label", "-o", tmp_path / "s.safetensors", *other, "--lr", last).code == 0
+    assert model.read_bytes() == (tmp_path / "s.safetensors").read_bytes()
 
 
 def test_another_command_does_not_take_what_was_left(mmtool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
