@@ -34,12 +34,18 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     checks.check(asked, device)
     if "auto" in wanted:
         raise UsageError("-f auto is what `compare` does by itself", "leave -f out, or name fusions")
+    with locked(output):
+        return _compare(name, output, asked, wanted, device, only_fusions=only_fusions, ensemble=ensemble)
+
+
+def _compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], device: torch.device, *, only_fusions: bool,
+             ensemble: bool) -> Result:
     be_deterministic(device)
     _, known = opening.fingerprint(name)
     opened = opening.open_data(name, asked, known)
     trainer = Trainer(opened, asked, device)
     candidates.check(wanted, {c: a.task for c, a in trainer.targets.items()})
-    with locked(output), folders.scratch() as folder:
+    with folders.scratch() as folder:
         place = Place(folder / "compare.safetensors")
         place.begin("compare", {})
         try:
@@ -60,4 +66,3 @@ def compare(name: str, output: Path, asked: Settings, wanted: tuple[str, ...], *
     report.write_comparison(output, found, facts, {c: a.name for c, a in trainer.targets.items()},
                             f"fusions and inputs of {Path(name).name or name}")
     return Result(found, trainer.exit_code)
-

@@ -44,6 +44,11 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
     check_target(output)
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise UsageError(f"-o {output} is the folder that is fused, or lies in it", "choose another -o")
+    with locked(output), one_thread():
+        return _fuse(folder, output, fusion, model)
+
+
+def _fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> Path:
     features = Features(folder)
     if features.header.get("upstream"):
         raise UsageError(f"{folder} is fused already", "fuse the features that it was made from")
@@ -52,11 +57,10 @@ def fuse(folder: Path, output: Path, fusion: str | None, model: Path | None) -> 
     if front.fusion.returns != "pooled":
         raise UsageError(f"fusion {entry['name']!r} returns {front.fusion.returns}, not one vector a row",
                          "choose another; `train` can use this one")
-    with locked(output), one_thread():
-        if needs_fit:
-            rows = _training_rows(features, entry["name"])
-            front.fit(inputs_of(features, front.names, rows, front.fusion.takes))
-        _write(features, output, front.eval(), entry)
+    if needs_fit:
+        rows = _training_rows(features, entry["name"])
+        front.fit(inputs_of(features, front.names, rows, front.fusion.takes))
+    _write(features, output, front.eval(), entry)
     return output
 
 

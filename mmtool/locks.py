@@ -36,16 +36,22 @@ class Lock:
 
     def _take(self, output: Path) -> int:
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                fd, own = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666), True
+            except PermissionError:
+                if not self.path.exists():
+                    raise
+                fd, own = os.open(self.path, os.O_RDONLY), False  # what a killed run of another user left
             try:
                 if not files.hold(fd):
                     raise LockedError(f"another run writes {output}: {_told(self.path)}", "wait for it, or choose another -o")
                 if not files.is_open(fd, self.path):  # its holder removed it meanwhile
                     os.close(fd)
                     continue
-                os.ftruncate(fd, 0)
-                os.write(fd, json.dumps(_this_run()).encode())
-                os.fsync(fd)  # a full disk is found now
+                if own:
+                    os.ftruncate(fd, 0)
+                    os.write(fd, json.dumps(_this_run()).encode())
+                    os.fsync(fd)  # a full disk is found now
                 return fd
             except BaseException:
                 with suppress(OSError):

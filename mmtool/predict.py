@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmtool import console, inputs, predictions
+from mmtool import console, devices, inputs, predictions
 from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, StorageError, UsageError, storage_error
 from mmtool.inputs import Input
@@ -253,6 +253,8 @@ class _Answers:
             model = self._model(names)
             return next(_answers(model, [(name, row)], 1, self.settings, self.overlays))
         except MMToolError as error:
+            if error.code == devices.FAILED:  # every further line would fail
+                raise
             return {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
                     "contributions": {}, "errors": {"line": f"{error.code}: {error}"}}
 

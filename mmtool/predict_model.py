@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtool import console, doubt, fused, predictions
+from mmtool import console, devices, doubt, fused, predictions
 from mmtool.api import Tokens
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
@@ -202,6 +202,8 @@ def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | Non
                 online[key] = Online(model, key, Path(), settings, overlays, kept)
             yield from online[key].answer([(name, placed)], 1)
         except MMToolError as error:
+            if error.code == devices.FAILED:  # every further line would fail
+                raise
             yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
                    "errors": {"line": f"{error.code}: {error}"}}
 

@@ -201,6 +201,16 @@ def write(path: Path, predictions: Iterable[dict[str, Any]]) -> None:
     if interrupted:
         console.warn(f"the predictions so far are in {partial}")
         raise KeyboardInterrupt
+    if partial.is_file() and _begins_with(path, partial):  # then nothing is lost with it
+        partial.unlink()
+
+
+def _begins_with(whole: Path, part: Path) -> bool:
+    with whole.open("rb") as one, part.open("rb") as other:
+        while data := other.read(1 << 20):
+            if one.read(len(data)) != data:
+                return False
+    return True
 
 
 def _write_jsonl(f: IO[bytes], predictions: Iterable[dict[str, Any]]) -> None:

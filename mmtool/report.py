@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mmtool.manifest.rows import Row
 
 METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON = "metrics.json", "predictions.jsonl", "report.html", "plots", "comparison.json"
+PLOT_KINDS = ("comparison", "confusion", "counts", "curves", "inputs", "pr", "reliability", "residuals", "roc", "selective",
+              "tags", "truth", "worth")
+"""How the names of plots end: `COLUMN-KIND.svg`."""
 KINDS = ("overall", "by_inputs", "baselines", "doubt", "worth")
 SHOWN = ("accuracy", "f1_micro", "f1_macro", "subset_accuracy", "roc_auc", "log_loss", "r2", "rmse", "mae")
 """What has room in a terminal; the rest is in metrics.json."""
@@ -97,7 +100,8 @@ def check_report(folder: Path) -> None:
                            code="E_OUTPUT")
     others = {p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)}
     others -= {METRICS, PREDICTIONS, PAGE, PLOTS, COMPARISON}
-    others |= {f"{PLOTS}/{p.name}" for p in (folder / PLOTS).glob("*") if p.suffix != ".svg"}
+    others |= {f"{PLOTS}/{p.name}" for p in (folder / PLOTS).glob("*")
+               if p.suffix != ".svg" or p.stem.rpartition("-")[2] not in PLOT_KINDS}
     if others:
         raise StorageError(f"{folder} holds other files, such as {min(others)}", "choose another -o; nothing was overwritten",
                            code="E_OUTPUT")

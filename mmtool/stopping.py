@@ -83,7 +83,9 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _asked += 1
     if _asked == 1 and _step is not None:
         _step.set()
-        console.say("ending after this step; once more to end at once")
+        if not console.quiet:  # not by `say`: the signal may come in the midst of a print
+            with contextlib.suppress(OSError):
+                os.write(2, b"ending after this step; once more to end at once\n")
     elif _asked <= 2 and not (_asked == 2 and _step is None):
         raise KeyboardInterrupt
     else:

@@ -248,3 +248,18 @@ def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) ->
     with pytest.raises(StorageError, match="cannot be written") as found:
         Lock(Path("/proc/mmtool"))
     assert (found.value.exit_code, found.value.code) == (5, "E_NOT_FOUND")
+
+
+def test_a_lock_that_another_user_left_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, opened = tmp_path / ".out.lock", os.open
+    left.write_text("{}")
+
+    def foreign(path: object, flags: int, mode: int = 0o777) -> int:  # root may write whatever its rights are
+        if path == left and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr("mmtool.locks.os.open", foreign)
+    with locked(tmp_path / "out"), pytest.raises(LockedError):
+        Lock(tmp_path / "out")
+    assert names(tmp_path) == []

@@ -249,6 +249,19 @@ def test_an_interrupted_run_keeps_what_it_wrote(mmtool: Callable, made: Path, tm
     assert not (tmp_path / "p.jsonl").exists()
 
 
+def test_what_an_interrupted_run_kept_goes_when_the_whole_is_there_unless_it_is_something_else(
+        mmtool: Callable, made: Path, tmp_path: Path) -> None:
+    told = ("predict", made / "data.csv", "-m", made / "m.safetensors", "-o", tmp_path / "p.jsonl")
+    assert mmtool(*told).code == 0
+    whole, part = (tmp_path / "p.jsonl").read_bytes(), tmp_path / "p.partial.jsonl"
+    part.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert mmtool(*told).code == 0
+    assert not part.exists()
+    part.write_text("mine")
+    assert mmtool(*told).code == 0
+    assert part.read_text() == "mine"
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused_before_any_work(mmtool: Callable, made: Path, tmp_path: Path) -> None:
     (tmp_path / "p-explained").write_text("mine")
     ran = mmtool("predict", made / "data.csv", "-m", made / "m.safetensors", "--explain", "-o", tmp_path / "p.jsonl")

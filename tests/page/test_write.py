@@ -82,7 +82,7 @@ def test_a_second_report_takes_the_place_of_the_first(tmp_path: Path) -> None:
     check_report(tmp_path / "r")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "plots/mine.png"])
+@pytest.mark.parametrize("name", ["notes.txt", "plots/mine.png", "plots/mine.svg"])
 def test_a_folder_with_other_files_is_no_place_for_a_report(tmp_path: Path, name: str) -> None:
     write(tmp_path, made.page(made.classify()))
     (tmp_path / name).write_text("precious")
