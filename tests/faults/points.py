@@ -110,7 +110,8 @@ def judge(place: Place, straight: Course, point: Point) -> Verdict:
         verdict.wrong += judging.told(ran, point.fault, complete=complete, cache="case/cache" in point.what,
                                       cached=judging.below(now, "cache") == judging.below(straight.after, "cache"))
     again = place.run(scenario.argv)
-    verdict.wrong += judging.ended_well(scenario, again, judging.tree(place.case), straight.after)
+    half = point.fault != "KILL" and ran.code == 0 and complete and "case/cache" in point.what
+    verdict.wrong += judging.ended_well(scenario, again, judging.tree(place.case), straight.after, half_cached=half)
     return verdict
 
 
