@@ -1,6 +1,6 @@
 """The errors that a user can cause, each with a stable code. Anything else that escapes is a bug of ours.
 
-Scripts tell failures apart by the exit code, people and searches by the code in `error[E_...]`; docs/errors.md lists both.
+Scripts tell failures apart by the exit code, people and searches by the code in `error[E_...]`; docs/reliability.md lists both.
 """
 
 from __future__ import annotations
