@@ -18,13 +18,17 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Where stdin, stdout or stderr is closed (`2>&-`), the next file would get its number, and what libraries print."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    """Where stdin, stdout or stderr was closed (`>&-`), Python has None, and the next file opened would get its number.
+
+    What is written to a closed stdout is an error, as everywhere; messages to a closed stderr are nobody's.
+    """
+    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            f = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115, PTH123  until the process ends
-            if f.fileno() != number:
-                os.dup2(f.fileno(), number)
-            setattr(sys, name, f)
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, flags)  # takes the lowest number that is free: this one
+                setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def _end(number: int, frame: object) -> None:

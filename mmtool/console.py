@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mmtool.errors import OutputClosed
+from mmtool.errors import OutputClosed, storage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,6 +99,9 @@ def out(line: str) -> None:
     except BrokenPipeError:
         to_nowhere(sys.stdout.fileno())  # or the exit would complain once more
         raise OutputClosed("the reader of the output went away") from None
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise storage_error(error, "stdout") from error
 
 
 def to_json(value: Any) -> str:

@@ -199,7 +199,7 @@ def _rows(model: Model, features: Features, names: list[str], rows: list[int], s
     if "split" in features.header["columns"]:
         test = splits.read(features.rows["split"].to_pylist(), rows, need_train=False).test
         if not test:
-            raise DataError(f"no row of {features.folder} with a target has split test", "score every row: --split all")
+            raise DataError("no row with a target has split test", "score every row: --split all")
         _warn_of_known(model, features, test)
         return test, "rows with split test"
     columns = opening.hashed_columns(model.header["inputs"], model.columns)

@@ -115,7 +115,8 @@ def parse_max_bad(text: str) -> Callable[[int], float]:
         if not 0 <= number < float("inf"):
             raise ValueError
     except ValueError:
-        raise UsageError(f"--max-bad {text!r} is neither a number of rows nor a percentage") from None
+        raise UsageError(f"--max-bad {text!r} is neither a number of rows nor a percentage",
+                         "write --max-bad 5, or --max-bad 1%") from None
     return (lambda rows: number / 100 * rows) if text.endswith("%") else (lambda rows: number)
 
 
@@ -189,7 +190,9 @@ class _Run:
         need = rows * width * DTYPES[self.settings.precision].itemsize
         free = shutil.disk_usage(self.partial.folder).free
         if need > free:
-            console.warn(f"these features take up to {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the disk of "
+            from mmtool.page.worth import size
+
+            console.warn(f"these features take up to {size(need)}, and {size(free)} are free on the disk of "
                          f"{self.partial.target}; when it is full, the rows that are done are kept")
 
     def _plan(self) -> str:

@@ -28,13 +28,16 @@ def info(path: Path) -> dict[str, Any]:
         return {"kind": "report", **_report(path / METRICS)}
     if (path / COMPARISON).is_file():
         return {"kind": "comparison", **_comparison(path / COMPARISON)}
-    if path.is_file():
+    if path.is_file() and path.suffix.lower() == ".safetensors":
         from mmtool.modelfile import open_model
 
         opened = open_model(path)
         note = {} if opened.digests is not None else {"note": "of format 1: nothing can be verified; train again for that"}
         return {"kind": "model", **note, **opened.header}
-    raise ArtefactError(f"{path} is no model, features folder or report of mmtool", "check the path", code="E_ARTEFACT_KIND")
+    raise ArtefactError(f"{path} is no model, features folder or report of mmtool",
+                        "it is unfinished: run again what began it" if path.name.endswith(".partial")
+                        else "give what extract, train, fuse, eval or compare wrote",
+                        code="E_ARTEFACT_KIND")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _modality_of_cell(cell: Cell) -> str | None:
     assert cell is not None
     if cell.startswith("data:"):
         return cell[5:].partition("/")[0] if cell[5:11] in ("image/", "audio/") else "text"
-    if "\n" not in cell and len(cell) < 1024 and (by_name := modality_of_name(cell)) in ("image", "audio"):
+    if len(cell) < 1024 and (by_name := modality_of_name(cell)) in ("image", "audio"):
         return by_name
     return "text"
 

@@ -83,13 +83,15 @@ def parse_labels(text: str | None) -> list[str] | None:
     if text.startswith("@"):
         try:
             parts = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise storage_error(error, "--labels") from error
+        except UnicodeDecodeError as error:
             raise UsageError(f"--labels {text}: {error}", "give a UTF-8 file with one label a line") from error
     else:
         parts = text.split(",")
     labels = [p.strip() for p in parts if p.strip()]
     if twice := [label for label, n in Counter(labels).items() if n > 1]:
-        raise UsageError(f"--labels names {twice[0]!r} twice")
+        raise UsageError(f"--labels names {twice[0]!r} twice", "name each label once")
     if len(labels) < 2:
         raise UsageError("--labels needs at least two labels", "write --labels cat,dog,car, or @FILE with one a line")
     return labels
@@ -121,7 +123,7 @@ def file_rows(arguments: Sequence[str], text: str | None, cells: Sequence[str]) 
     for assignment in cells:
         key, equals, cell = assignment.partition("=")
         if not equals or not key:
-            raise UsageError(f"--input {assignment!r} is not NAME=CELL")
+            raise UsageError(f"--input {assignment!r} is not NAME=CELL", "write --input photo=cat.jpg")
         shared[key] = to_cell(cell)
     if doubled := sorted(set(by_modality) & set(shared)):
         raise UsageError(f"{doubled[0]} is given twice, as a file and as an option")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import ArtefactError, StorageError
+from mmtool.errors import ArtefactError, StorageError, storage_error
 from mmtool.schema import anything, either, fields, flag, listed, null, number, table, text
 from mmtool.strictjson import Unsound, strict_json
 
@@ -28,7 +28,12 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
                     out.append(_line(path, at, line))
     except FileNotFoundError:
         raise StorageError(f"{path} does not exist", "give a model, or a predictions file", code="E_NOT_FOUND") from None
-    except (OSError, ValueError) as error:
+    except IsADirectoryError:
+        raise ArtefactError(f"{path} is a folder, not a predictions file", "give a model, or a file of predictions",
+                            code="E_ARTEFACT_KIND") from None
+    except OSError as error:
+        raise storage_error(error) from error
+    except ValueError as error:
         raise ArtefactError(f"{path}, line {len(out) + 1}: not JSON ({error})", "one object a line is needed",
                             code="E_PREDICTIONS") from error
     if not out:

@@ -147,14 +147,15 @@ def _shares(contributions: dict[str, float]) -> str:
 
 def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
     """Print each prediction as it comes, or write them to `output`; returns the exit code."""
-    count = bad = odd = 0
+    count = bad = odd = spoiled = 0
 
     def counted() -> Iterator[dict[str, Any]]:
-        nonlocal count, bad, odd
+        nonlocal count, bad, odd, spoiled
         for prediction in predictions:
             count += 1
             bad += is_empty(prediction)
             odd += bool(unlike(prediction))
+            spoiled += bool(prediction.get("errors"))
             yield prediction
 
     if output is None:
@@ -163,7 +164,9 @@ def stream(predictions: Iterable[dict[str, Any]], output: Path | None) -> int:
     else:
         write(output, counted())
         console.out(str(output))
-    console.say(f"{count} rows, {bad} without a usable input" + (f", {odd} unlike the training data" if odd else ""))
+    console.say(f"{count} rows, {bad} without a usable input"
+                + (f", {spoiled} with a bad cell (`errors` says why)" if spoiled else "")
+                + (f", {odd} unlike the training data" if odd else ""))
     return TOO_MANY_BAD if bad > 0.01 * count else 0
 
 
@@ -173,7 +176,7 @@ def check_target(path: Path) -> None:
     if path.is_dir():
         raise StorageError(f"{path} is a folder", "-o takes a file: .jsonl, .csv or .parquet", code="E_OUTPUT")
     if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
-        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is no kind of predictions", "use .jsonl, .csv or .parquet")
+        raise UsageError(f"-o {path}: a predictions file ends in .jsonl, .csv or .parquet", f"write -o {path}.jsonl")
     if not parent.is_dir():
         raise StorageError(f"{path}: the folder {parent} does not exist", "make it, or choose another -o", code="E_NOT_FOUND")
     if not os.access(parent, os.W_OK):

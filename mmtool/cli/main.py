@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from mmtool.cli.learning import evaluate_verb, fuse, info, train
 from mmtool.cli.plugins import app as plugins_app
 from mmtool.cli.sample import sample
 from mmtool.devices import device_error
-from mmtool.errors import Interrupted, MMToolError, OutputClosed, UsageError, storage_error
+from mmtool.errors import Interrupted, MMToolError, OutputClosed, StorageError, UsageError, storage_error
 
 if TYPE_CHECKING:
     from mmtool.extraction.sources import Headers
@@ -179,6 +180,11 @@ def _wrong_use(error: Any) -> int:
 def main() -> None:
     """The console script."""
     code = run()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; or Python would complain once more and end with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or StorageError.exit_code
     if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
         stopping.ignore()
     sys.exit(code)

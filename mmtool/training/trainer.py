@@ -251,7 +251,7 @@ class Trainer:
         if len(bad) <= parse_max_bad(allowed)(len(self.opened.ids)):
             return 0
         console.error(f"{len(bad)} of {len(self.opened.ids)} rows have a bad cell, more than --max-bad {allowed}",
-                      "the model is trained all the same; mend the cells and run again, or raise --max-bad",
+                      "training goes on without these cells; mend them and run again, or raise --max-bad",
                       code="E_TOO_MANY_BAD")
         return TOO_MANY_BAD
 

@@ -171,7 +171,7 @@ def test_a_broken_file_is_an_error_alone_and_a_warning_beside_others(mmtool: Cal
     ([], "nothing to predict"),
     ([CAT, COFFEE, VOICE], "which files belong together?"), ([CAT, "--input", "image=x.jpg"], "given twice"),
     ([CAT, "--labels", "cat"], "at least two labels"), ([CAT, "--labels", "cat,dog,cat"], "names 'cat' twice"),
-    ([CAT, "--labels", "@nowhere.txt"], "nowhere.txt"), ([CAT, "-e", "image=spectral"], "states no space"),
+    ([CAT, "-e", "image=spectral"], "states no space"),
     ([CAT, "--input", "smell=x"], "no encoder for input 'smell'"), ([CAT, "-e", "text=tiny-letters", "--text", "x"], "space"),
     (["-", "--text", "x"], "put them in a column"),
     ([sys.executable], "mmtool knows")])
