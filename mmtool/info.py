@@ -16,22 +16,27 @@ MOST_BYTES = 1 << 28
 
 
 def info(path: Path) -> dict[str, Any]:
-    """What the file or folder says of itself, `kind` first. Raises MMToolError for anything that mmtool did not write."""
+    """What the file or folder says of itself, `kind` first, all of it verified.
+
+    Raises MMToolError for anything that mmtool did not write, or that is no longer what it wrote.
+    """
     if not path.exists():
         raise StorageError(f"{path} does not exist", "give a model, a features folder or a report", code="E_NOT_FOUND")
     if (path / HEADER).is_file():
         from mmtool.features.reader import Features
 
         features = Features(path)
-        return {"kind": "features", **({"note": features.note} if features.note else {}), **features.header}
+        features.verify()
+        return {"kind": "features", **({"note": features.note} if features.note else {}), **features.header,
+                "cells": features.cells()}
     if (path / METRICS).is_file():
         return {"kind": "report", **_report(path / METRICS)}
     if (path / COMPARISON).is_file():
         return {"kind": "comparison", **_comparison(path / COMPARISON)}
     if path.is_file() and path.suffix.lower() == ".safetensors":
-        from mmtool.modelfile import open_model
+        from mmtool.modelfile import verified
 
-        opened = open_model(path)
+        opened = verified(path)
         note = {} if opened.digests is not None else {"note": "of format 1: nothing can be verified; train again for that"}
         return {"kind": "model", **note, **opened.header}
     raise ArtefactError(f"{path} is no model, features folder or report of mmtool",
@@ -92,6 +97,9 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"input {name}", f"{'+'.join(entry['columns'])} ({entry['modality']}) by {entry['encoder']} of "
                                        f"{entry['package']}, {entry['dim']} wide" + ("" if entry["pooled"] else ", every token")
                                        + _weights(entry)))
+    for name, cells in facts.get("cells", {}).items():
+        lines.append((f"cells {name}", f"{cells['ok']} ok, {cells['missing']} missing, {cells['bad']} bad"
+                      + (" (errors.jsonl says why)" if cells["bad"] else "")))
     if facts["kind"] == "model":
         data = facts["data"]
         for column, task in sorted(facts["tasks"].items()):

@@ -107,6 +107,14 @@ def open_model(path: Path) -> Opened:
     return Opened(path, header, digests)
 
 
+def verified(path: Path) -> Opened:
+    """The same, and its tensors are what was written, as far as the file can tell."""
+    opened = open_model(path)
+    if opened.digests is not None:
+        sealing.verify(path, tensorfile.read(path, remedy=TRAIN)[0], opened.digests, TRAIN)
+    return opened
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header alone; raises as `open_model` does."""
     return open_model(path).header

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmtool import tensorfile
 from mmtool.api import Tokens
 from mmtool.errors import ArtefactError, storage_error
-from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name
+from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name, status_column
 from mmtool.features.header import AGAIN, read_header
 from mmtool.ragged import Ragged
 from mmtool.sealing import altered, sha256_of_file
@@ -92,6 +92,21 @@ class Features:
         if stated is not None:
             verify(path, stated)
         return path if stated is not None else None
+
+    def verify(self) -> None:
+        """Read every file and compare it with its sum. Raises ArtefactError for the first that is not what was written."""
+        for name in self.header["files"]:
+            self._file(name)
+        for number, shard in enumerate(self.header["shards"]):
+            for name in self.inputs:
+                verify(self.folder / name / shard_name(number), shard["sha256"][name])
+
+    def cells(self) -> dict[str, dict[str, int]]:
+        """How many cells of each upstream input are ok, missing and bad."""
+        from mmtool.features.rows import counted
+
+        return {name: counted(self.rows[status_column(name)].to_pylist())
+                for name in sorted(self.header["upstream"]["inputs"] if self.header.get("upstream") else self.inputs)}
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
         """The tokens of some rows of an input, `[B, T, D]`."""

@@ -75,6 +75,12 @@ def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[st
                                 .encode("utf-8", "backslashreplace"))
 
 
+def counted(statuses: Sequence[str]) -> dict[str, int]:
+    """How many are ok, missing and bad."""
+    ok, missing = statuses.count("ok"), statuses.count("missing")
+    return {"ok": ok, "missing": missing, "bad": len(statuses) - ok - missing}
+
+
 def count(part: Path, inputs: Sequence[str]) -> Count:
     """What a part amounts to."""
     table = pq.read_table(part, columns=["id", *(status_column(n) for n in inputs)])
@@ -82,8 +88,7 @@ def count(part: Path, inputs: Sequence[str]) -> Count:
     counts = {}
     for name in inputs:
         statuses = table[status_column(name)].to_pylist()
-        ok, missing = statuses.count("ok"), statuses.count("missing")
-        counts[name] = {"ok": ok, "missing": missing, "bad": len(statuses) - ok - missing}
+        counts[name] = counted(statuses)
         bad_rows = [b or s not in ("ok", "missing") for b, s in zip(bad_rows, statuses, strict=True)]
     notes = json.loads(pq.read_schema(part).metadata[b"mmtool"])
     return Count(len(table), sum(bad_rows), counts, notes)

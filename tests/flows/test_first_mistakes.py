@@ -69,3 +69,20 @@ def test_test_rows_that_are_not_there_are_told_without_the_name_of_a_scratch_fol
 def test_names_of_files_with_a_line_break_are_still_files() -> None:
     assert modality_of_column(["a\nb.png", "c.png\n.png"]) == "image"
     assert modality_of_column(["a red frog\nin the grass", "a blue car\nin the street"]) == "text"
+
+
+def test_info_checks_every_file_and_counts_the_cells(mmtool: Callable, tmp_path: Path) -> None:
+    rows = [f"r{i},{'' if i == 3 else 'abcdef'[i % 6]},{i % 2}" for i in range(40)]
+    (tmp_path / "d.csv").write_text("\n".join(["id,t,label", *rows, ""]))
+    told = ("extract", tmp_path / "d.csv", "-o", tmp_path / "f", "-e", "t=tiny-letters")
+    assert mmtool(*told).code == 0
+    assert mmtool("train", tmp_path / "f", "-t", "label", "-o", tmp_path / "m.safetensors").code == 0
+    assert "cells t  39 ok, 1 missing, 0 bad" in mmtool("info", tmp_path / "f").out
+    for path, made in ((tmp_path / "f/t/00000.safetensors", tmp_path / "f"),
+                       (tmp_path / "m.safetensors", tmp_path / "m.safetensors")):
+        assert mmtool("info", made).code == 0
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        ran = mmtool("info", made)
+        assert (ran.code, ran.out, str(path) in ran.err, "does not hold what was written" in ran.err) == (4, "", True, True)
