@@ -57,6 +57,13 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def forget() -> None:
+    """CPython remembers that C code was interrupted, as in an import, and would end by SIGINT whatever the exit code is."""
+    import ctypes
+
+    ctypes.pythonapi.PyRun_SimpleString(b"pass")  # whatever is run so makes it forget
+
+
 @contextmanager
 def after_step(stop: threading.Event) -> Iterator[None]:
     """While the block runs, the first signal sets `stop`, so that a step can end and its state be kept."""

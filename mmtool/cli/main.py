@@ -187,4 +187,5 @@ def main() -> None:
         code = code or StorageError.exit_code
     if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
         stopping.ignore()
+        stopping.forget()
     sys.exit(code)
