@@ -100,7 +100,7 @@ def out(line: str) -> None:
         to_nowhere(sys.stdout.fileno())  # or the exit would complain once more
         raise OutputClosed("the reader of the output went away") from None
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout.fileno())
         raise storage_error(error, "stdout") from error
 
 

@@ -102,12 +102,6 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(read, f, 1 << 20)
 
 
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where the system can."""
     if hasattr(os, "O_DIRECTORY"):

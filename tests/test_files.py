@@ -14,6 +14,7 @@ import pytest
 from mmtool import files, folders
 from mmtool.errors import LockedError, StorageError
 from mmtool.locks import Lock, locked
+from mmtool.sealing import sha256_of_file
 
 
 def names(folder: Path) -> list[str]:
@@ -33,7 +34,7 @@ def test_a_file_appears_whole_with_the_rights_that_the_umask_leaves(tmp_path: Pa
         os.umask(before)
     assert (tmp_path / "a").read_bytes() == b"new"
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-    assert digest == files.sha256(tmp_path / "a")
+    assert digest == sha256_of_file(tmp_path / "a")
     assert names(tmp_path) == ["a"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,25 +144,26 @@ def _run(arguments: list[str] | None) -> int:
         console.warn(e.message)
         return e.exit_code
     except MMToolError as e:
-        console.error(e.message, e.hint, code=e.code)
-        return e.exit_code
+        return _failed(e)
     except OSError as e:  # a full disk, a missing permission, a device that fails
-        told = storage_error(e)
-        console.error(told.message, told.hint, code=told.code)
-        return told.exit_code
+        return _failed(storage_error(e))
     except Exception as e:
         if stopping.asked():  # some libraries turn the interruption of an import into an error of their own
             console.warn("interrupted")
             return INTERRUPTED
         if (failed := device_error(e)) is not None:
-            console.error(failed.message, failed.hint, code=failed.code)
-            return failed.exit_code
+            return _failed(failed)
         if not hasattr(e, "format_message"):
             raise
         return _wrong_use(e)
     if code == INTERRUPTED:
         console.warn("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _failed(error: MMToolError) -> int:
+    console.error(error.message, error.hint, code=error.code)
+    return error.exit_code
 
 
 def _wrong_use(error: Any) -> int:
@@ -183,7 +183,7 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError:  # told already; or Python would complain once more and end with 120
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.to_nowhere(sys.stdout.fileno())
         code = code or StorageError.exit_code
     if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
         stopping.ignore()
