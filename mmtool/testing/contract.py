@@ -39,6 +39,7 @@ ENCODER_CHECKS: Contract = {
     batches.batching_changes_nothing: batches.repeats_its_bits,
     batches.batching_changes_nothing_in_bfloat16: batches.batching_changes_nothing,
     batches.bears_a_row_of_zeros: batches.batching_changes_nothing,
+    batches.bears_two_threads: batches.repeats_its_bits,
     batches.ignores_padding: batches.batching_changes_nothing,
     pooling.pools_to_one_width: batches.gives_tokens,
     pooling.ignores_masked_values: pooling.pools_to_one_width,

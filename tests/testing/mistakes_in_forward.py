@@ -1,5 +1,6 @@
 """Encoders with one mistake each, in `forward`, `pool`, `to_space` or what they keep."""
 
+import time
 from typing import Any
 
 import torch
@@ -76,6 +77,13 @@ class SpoiltByZeros(Good):
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         tokens = super().forward(x, lengths)
         return Tokens(tokens.values * (1 + (x == 0).all(1).any()), tokens.mask)
+
+
+class RemembersTheBatch(Good):
+    def forward(self, x, lengths):
+        self.last = super().forward(x, lengths)
+        time.sleep(0.002)  # an operation that lets other threads run
+        return self.last
 
 
 class GuessesThePadding(Good):
@@ -159,6 +167,7 @@ MISTAKES: list[tuple[type[Encoder], str, str]] = [
     (CountsPaddingAsTokens, "batching-changes-nothing", "count tokens from `lengths`"),
     (Coarse, "batching-changes-nothing-in-bfloat16", "allowed: 2e-02"),
     (SpoiltByZeros, "bears-a-row-of-zeros", "beside a cell of zeros"),
+    (RemembersTheBatch, "bears-two-threads", "while another ran in a second thread"),
     (GuessesThePadding, "ignores-padding", "padding leaks"),
     (PoolsToTokens, "pools-to-one-width", "must return a tensor [B, D]"),
     (PoolsToAnyWidth, "pools-to-one-width", "one width for every batch"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
 from mmtool import encoding
@@ -45,6 +48,24 @@ def repeats_its_bits(subject: EncoderSubject) -> None:
         if not same_tokens(tokens, again):
             fail("forward gave other bits for the same batch; leave out dropout and sampling where self.training is "
                  "False, and keep no state between calls")
+
+
+def bears_two_threads(subject: EncoderSubject) -> None:
+    """Batches that run at the same time, in two threads, give the bits that each gives alone."""
+    alone = [[i] for batch in subject.batches for i in batch][:4]
+    jobs = [encoding.pad([subject.prepared[i] for i in batch]) for batch in [*alone, *subject.batches]]
+    expected = [forward(subject.encoder, *job) for job in jobs]
+    order = [*range(len(jobs))] * (1 + 16 // len(jobs))
+    often, threads = sys.getswitchinterval(), torch.get_num_threads()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            found = list(pool.map(lambda n: forward(subject.encoder, *jobs[n]), order))
+    finally:
+        sys.setswitchinterval(often)
+    if not all(same_tokens(expected[n], tokens) for n, tokens in zip(order, found, strict=True)):
+        fail("forward gave other bits for a batch while another ran in a second thread; keep nothing of a call in self, "
+             "in hooks or in globals")
 
 
 def batching_changes_nothing(subject: EncoderSubject) -> None:

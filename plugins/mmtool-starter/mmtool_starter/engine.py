@@ -41,7 +41,11 @@ def folder() -> Path:
 
 
 class Engine:
-    """Whisper on one device. float32 and one worker, so that equal calls give equal bits."""
+    """Whisper on one device, in float32.
+
+    On a CPU with a worker of `threads` threads for each of the threads that may call at once; a call is one worker's alone,
+    so that equal calls give equal bits.
+    """
 
     def __init__(self, device: str, index: int, threads: int) -> None:
         try:
@@ -52,8 +56,8 @@ class Engine:
                               code="E_PACKAGE") from error
         self._view: Any = ctranslate2.StorageView.from_array
         self._model: Any = ctranslate2.models.Whisper(
-            str(folder()), device=device, device_index=index, compute_type="float32", inter_threads=1,
-            intra_threads=threads)
+            str(folder()), device=device, device_index=index, compute_type="float32",
+            inter_threads=max(1, (os.cpu_count() or 1) // threads) if device == "cpu" else 1, intra_threads=threads)
         self._tokenizer: Any = Tokenizer.from_file(str(folder() / "tokenizer.json"))
 
     def encode(self, frames: Tensor) -> Tensor:
