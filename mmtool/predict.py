@@ -38,6 +38,7 @@ class Settings:
     encode: tuple[str, ...] = ()
     output: Path | None = None
     device: str = "auto"
+    backend: str = "auto"
     use_cache: bool = True
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
@@ -106,7 +107,8 @@ def alone(arguments: Sequence[str], settings: Settings) -> None:
 
 
 def _zero_shot(chosen: Sequence[Input], labels: list[str] | None, base: Path, settings: Settings) -> ZeroShot:
-    return ZeroShot(chosen, labels, base=base, device=choose_device(settings.device), limits=settings.limits,
+    return ZeroShot(chosen, labels, base=base, device=choose_device(settings.device),
+                    backend=settings.backend, limits=settings.limits,
                     seed=settings.seed, use_cache=settings.use_cache)
 
 

@@ -125,7 +125,7 @@ class Online:
 
     def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[dict[str, Any]]:
         """The predictions of `total` rows, in their order."""
-        backend = choose_backend("auto", self.device, "fp32", total)
+        backend = choose_backend(self.settings.backend, self.device, "fp32", total)
         stamp = numerics(self.device, "fp32", backend)
         stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
         again: Iterator[tuple[str, Row]] = iter(())

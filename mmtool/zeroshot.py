@@ -49,7 +49,8 @@ class ZeroShot:
     """Inputs, labels and the space they share, loaded once."""
 
     def __init__(self, inputs: Sequence[Input], labels: Sequence[str] | None, *, base: Path, device: torch.device,
-                 limits: Limits, seed: int, use_cache: bool) -> None:
+                 limits: Limits, seed: int, use_cache: bool, backend: str = "auto") -> None:
+        self.backend = backend
         self.base, self.device, self.limits, self.seed, self.use_cache = base, device, limits, seed, use_cache
         self.readings: list[Reading] = []
         self.engines: dict[str, Engine] = {}
@@ -119,7 +120,7 @@ class ZeroShot:
 
     def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, caching: bool,
              workers: int | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
-        backend = choose_backend("auto", self.device, "fp32", total)
+        backend = choose_backend(self.backend, self.device, "fp32", total)
         stamp = numerics(self.device, "fp32", backend)
         stamps = {r.name: r.stamp(stamp) for r in readings} if caching else None
         return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps, kept=self.kept,

@@ -67,7 +67,7 @@ def train(
     max_bad: opt.MaxBad = "1%",
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Leave random encoders as they are.")] = False,
-    device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
+    device: opt.Device = "auto", backend: opt.Backend = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
     as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
@@ -92,7 +92,8 @@ def train(
         given={name: numbers[name] for name in NUMBERS if name != "batch_size" and numbers[name] is not None}
         | ({} if batch_rows is None else {"batch_size": batch_rows}),
         extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, allow_random=allow_random,
-                                   device=device, batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed,
+                                   device=device, backend=backend, batch_size=batch_size, workers=workers,
+                                   use_cache=not no_cache, seed=seed,
                                    limits=opt.limits(max_megapixels, max_seconds, max_cell_mb)))
     if like is not None:
         from mmtool.model import read_header
@@ -131,7 +132,7 @@ def evaluate_verb(
     weights: opt.Weights = None,
     max_bad: opt.MaxBad = "1%",
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
-    device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
+    device: opt.Device = "auto", backend: opt.Backend = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
     as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
@@ -144,7 +145,7 @@ def evaluate_verb(
     if metric is not None and not by_input:
         raise UsageError("--metric belongs to --by-input", "say --by-input, too; metrics.json has every metric anyhow")
     extraction = ExtractSettings(weights=tuple(weights or ()), max_bad=max_bad, kept=False, device=device,
-                                 batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed,
+                                 backend=backend, batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed,
                                  limits=opt.limits(max_megapixels, max_seconds, max_cell_mb))
     result = evaluate(what, data, output, Settings(split=split, target=target, by_input=by_input, metric=metric, seed=seed,
                                                    extraction=extraction, coverage=coverage, abstain_below=abstain_below))

@@ -114,7 +114,8 @@ def predict(
                                                 help="Write JSONL (or .csv, .parquet) here.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell what each input contributes, and which words, seconds, "
                                           "columns and parts of pictures matter; takes seconds a row.")] = False,
-    device: opt.Device = "auto", allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
+    device: opt.Device = "auto", backend: opt.Backend = "auto", allow_download: opt.AllowDownload = False,
+    no_cache: opt.NoCache = False,
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
@@ -125,7 +126,7 @@ def predict(
     limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     raise typer.Exit(predict(files or [], Settings(
         text=text, cells=tuple(cells or ()), labels=labels, top=top, encode=tuple(encode or ()), output=output,
-        device=device, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,
+        device=device, backend=backend, use_cache=not no_cache, limits=limits, seed=seed, as_json=as_json, model=model,
         weights=tuple(weights or ()), coverage=coverage, abstain_below=abstain_below, explain=explain)))
 
 
