@@ -40,7 +40,9 @@ class Encoded:
 class BlockLoop:
     """Turns rows into encoded blocks. `caches` holds an entry for each input, or None where caching is off."""
 
-    def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None]) -> None:
+    def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None],
+                 block_rows: int = BLOCK_ROWS) -> None:
+        self.block_rows = block_rows
         self.readings = sorted(readings, key=lambda r: r.name)
         self.engines, self.caches = engines, caches
         self.advance: Callable[[float], None] = lambda rows: None
@@ -54,8 +56,8 @@ class BlockLoop:
         """Each block of `rows` (`total` of them): its ids and rows, and each input's encoded cells."""
         blocks: deque[list[tuple[str, Row]]] = deque()
         outcomes = pool.map(self._tasks(iter(rows), blocks))
-        for start in range(0, total, BLOCK_ROWS):
-            size = min(BLOCK_ROWS, total - start)
+        for start in range(0, total, self.block_rows):
+            size = min(self.block_rows, total - start)
             encoded = {}
             for reading in self.readings:
                 got: list[Outcome] = []
@@ -70,7 +72,7 @@ class BlockLoop:
             yield part, encoded
 
     def _tasks(self, rows: Iterator[tuple[str, Row]], blocks: deque[list[tuple[str, Row]]]) -> Iterator[Task]:
-        while block := list(islice(rows, BLOCK_ROWS)):
+        while block := list(islice(rows, self.block_rows)):
             blocks.append(block)
             for reading in self.readings:
                 raws = [cells.raw_of(row, reading.input.columns, reading.source.modality) for _, row in block]
@@ -125,13 +127,14 @@ class BlockLoop:
 
 def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: Iterable[tuple[str, Row]], total: int, *,
                stamps: Mapping[str, str] | None, workers: int | None = None,
-               kept: Kept | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+               kept: Kept | None = None, block_rows: int = BLOCK_ROWS) -> Iterator[tuple[Part, dict[str, Encoded]]]:
     """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given.
 
     `workers`: reader processes; None chooses. `kept`: readers that stay for the next call; not with a cache.
+    `block_rows` 1: each row by itself, as if it were the only one, its cells read ahead while the one before is encoded.
     """
     caches = {r.name: None if stamps is None else Cache(cache.home() / stamps[r.name]) for r in readings}
-    loop = BlockLoop(readings, engines, caches)
+    loop = BlockLoop(readings, engines, caches, block_rows)
     if workers is None:
         workers = default_workers(total, [r.source.modality for r in readings])
     with Readers(workers, loop.jobs) if kept is None or stamps is not None else kept.of(workers, loop.jobs) as pool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,15 @@ def _own_names(folder: Path) -> set[str]:
 
 def numerics(device: torch.device, precision: str) -> dict[str, Any]:
     """What can change last bits but not meaning: backend, device, precision, decoder revision, library versions."""
-    from importlib.metadata import version
-
     from mmtool.cells import DECODER_REVISION
 
-    libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
     return {"backend": "torch", "device": device.type, "precision": precision, "decoder": DECODER_REVISION,
-            "versions": {name: version(name) for name in libraries}}
+            "versions": dict(_versions())}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
+    return {name: version(name) for name in libraries}
