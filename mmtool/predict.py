@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmtool import console, devices, inputs, predictions
+from mmtool import console, inputs, predictions
 from mmtool.engine import choose_device
 from mmtool.errors import MMToolError, StorageError, UsageError, storage_error
 from mmtool.inputs import Input
@@ -19,6 +19,7 @@ from mmtool.manifest.rows import Blob, Row, to_cell
 from mmtool.media.limits import Limits
 from mmtool.media.sniff import modality_of_bytes, modality_of_name
 from mmtool.readers import Kept
+from mmtool.waiting import Asked, answers
 from mmtool.zeroshot import ZeroShot, as_json
 
 if TYPE_CHECKING:
@@ -229,12 +230,12 @@ def _manifest(name: str, settings: Settings, labels: list[str] | None) -> int:
 def _lines_from_stdin(settings: Settings, labels: list[str] | None) -> int:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
     with Kept() as kept:
-        model = _Answers(settings, labels, kept)
-        answers = (model.answer(number, line) for number, line in enumerate(sys.stdin.buffer) if line.strip())
-        return predictions.stream(answers, settings.output)
+        model = _Conversation(settings, labels, kept)
+        found = answers(sys.stdin.buffer, model.ask, model.answer, {"contributions": {}})
+        return predictions.stream(found, settings.output)
 
 
-class _Answers:
+class _Conversation:
     """JSON lines one by one, with encoders that are loaded when the first line needs them."""
 
     def __init__(self, settings: Settings, labels: list[str] | None, kept: Kept) -> None:
@@ -244,8 +245,8 @@ class _Answers:
         self.ignored: set[str] = set()
         self.overlays = _overlays(settings)
 
-    def answer(self, number: int, line: bytes) -> dict[str, Any]:
-        """The prediction for one line; its `errors` say what is wrong where there is none."""
+    def ask(self, number: int, line: bytes) -> Asked:
+        """What a line asks, or what is wrong with it."""
         name = str(number)
         try:
             row = json_row(line, f"stdin, line {number + 1}")
@@ -254,13 +255,13 @@ class _Answers:
             self._say_ignored(set(row) - set(names) - set(inputs.NEVER_INPUTS))
             if not names:
                 raise UsageError(f"stdin, line {number + 1}: no input", 'write {"image": "cat.jpg"}, or name one with -e')
-            model = self._model(names)
-            return next(_answers(model, [(name, row)], 1, self.settings, self.overlays))
+            return Asked(name, tuple(names), row)
         except MMToolError as error:
-            if error.code == devices.FAILED:  # every further line would fail
-                raise
-            return {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
-                    "contributions": {}, "errors": {"line": f"{error.code}: {error}"}}
+            return Asked(name, error=error)
+
+    def answer(self, names: tuple[str, ...], rows: list[tuple[str, Row]]) -> Iterator[dict[str, Any]]:
+        """The predictions for rows that have these inputs."""
+        return _answers(self._model(names), rows, len(rows), self.settings, self.overlays)
 
     def _model(self, names: Sequence[str]) -> ZeroShot:
         have = set() if self.model is None else {r.name for r in self.model.readings}

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtool import console, devices, doubt, fused, predictions
+from mmtool import console, doubt, fused, predictions
 from mmtool.api import Tokens
 from mmtool.engine import Engine, choose_batch_size, choose_device
 from mmtool.errors import MMToolError, UsageError
@@ -31,6 +31,7 @@ from mmtool.predict import MODALITIES, Settings, alone, file_rows
 from mmtool.ragged import Ragged
 from mmtool.readers import Kept
 from mmtool.training.data import inputs_of
+from mmtool.waiting import Asked, answers
 
 
 def predict_with_model(path: Path, arguments: Sequence[str], settings: Settings) -> int:
@@ -132,7 +133,7 @@ class Online:
         if self.explainer is not None:
             rows, again = tee(rows)
         for part, encoded in run_blocks(self.readings, self.engines, rows, total, stamps=stamps, kept=self.kept,
-                                        backend=backend):
+                                        backend=backend, block_rows=BLOCK_ROWS if self.kept is None else 1):
             tokens = {name: self.as_tokens(name, result.rows) for name, result in encoded.items()}
             statuses = {name: result.statuses for name, result in encoded.items()}
             found = lines(self.model, part.ids, tokens, statuses)
@@ -190,25 +191,26 @@ def _from_manifest(model: Model, name: str, settings: Settings, overlays: Overla
 def _lines_from_stdin(model: Model, settings: Settings, overlays: Overlays | None, kept: Kept) -> Iterator[dict[str, Any]]:
     """One answer a line, as soon as the line is there; a bad line is answered too, with what is wrong with it."""
     online: dict[tuple[str, ...], Online] = {}
-    for number, line in enumerate(sys.stdin.buffer):
-        if not line.strip():
-            continue
+    readable = _readable(model)
+
+    def ask(number: int, line: bytes) -> Asked:
         name = str(number)
         try:
             row = json_row(line, f"stdin, line {number + 1}")
             name = row_id(row, number)
-            placed = place(model, {k: v for k, v in row.items() if k in _readable(model)})
-            key = tuple(sorted(set(placed) - {"id"}))
-            if not key:
+            placed = place(model, {k: v for k, v in row.items() if k in readable})
+            if not (columns := tuple(sorted(set(placed) - {"id"}))):
                 raise UsageError(f"stdin, line {number + 1}: none of the model's inputs ({', '.join(model.inputs)})")
-            if key not in online:
-                online[key] = Online(model, key, Path(), settings, overlays, kept)
-            yield from online[key].answer([(name, placed)], 1)
+            return Asked(name, columns, placed)
         except MMToolError as error:
-            if error.code == devices.FAILED:  # every further line would fail
-                raise
-            yield {"id": name, "prediction": None, "probability": None, "probabilities": {}, "inputs": [],
-                   "errors": {"line": f"{error.code}: {error}"}}
+            return Asked(name, error=error)
+
+    def answer(columns: tuple[str, ...], rows: list[tuple[str, Row]]) -> Iterator[dict[str, Any]]:
+        if columns not in online:
+            online[columns] = Online(model, columns, Path(), settings, overlays, kept)
+        return online[columns].answer(rows, len(rows))
+
+    return answers(sys.stdin.buffer, ask, answer, {})
 
 
 def _readable(model: Model) -> set[str]:

@@ -21,7 +21,7 @@ from mmtool.errors import UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import Encoded, run_blocks
 from mmtool.extraction.sources import Reading
-from mmtool.features.format import numerics
+from mmtool.features.format import BLOCK_ROWS, numerics
 from mmtool.features.part import Part
 from mmtool.inference.choice import choose_backend
 from mmtool.inputs import STARTER, Input, default_encoder
@@ -56,7 +56,7 @@ class ZeroShot:
         self.engines: dict[str, Engine] = {}
         self._known: dict[str, tuple[Reading, Engine]] = {}
         self.kept: Kept | None = None
-        """Readers that stay from one call of `guess` to the next."""
+        """Readers that stay from one call of `guess` to the next; then each row is encoded by itself, too."""
         for item in inputs:
             self.add(item)
         labeller = self._labeller()
@@ -120,11 +120,12 @@ class ZeroShot:
 
     def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, caching: bool,
              workers: int | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+        alone = self.kept is not None and readings is self.readings
         backend = choose_backend(self.backend, self.device, "fp32", total)
         stamp = numerics(self.device, "fp32", backend)
         stamps = {r.name: r.stamp(stamp) for r in readings} if caching else None
         return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps, kept=self.kept,
-                          backend=backend)
+                          backend=backend, block_rows=1 if alone else BLOCK_ROWS)
 
     def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[Guess]:
         """The guesses for `total` rows, in their order."""

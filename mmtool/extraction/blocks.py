@@ -54,7 +54,9 @@ class _Begun:
 class BlockLoop:
     """Turns rows into encoded blocks. `caches` holds an entry for each input, or None where caching is off."""
 
-    def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None]) -> None:
+    def __init__(self, readings: Sequence[Reading], engines: dict[str, Engine], caches: dict[str, Cache | None],
+                 block_rows: int = BLOCK_ROWS) -> None:
+        self.block_rows = block_rows
         self.readings = sorted(readings, key=lambda r: r.name)
         self.engines, self.caches = engines, caches
         self.advance: Callable[[float], None] = lambda rows: None
@@ -73,8 +75,8 @@ class BlockLoop:
         outcomes = pool.map(self._tasks(iter(rows), blocks))
         begun: deque[tuple[list[tuple[str, Row]], dict[str, _Begun]]] = deque()
         ahead = int(any(engine.lanes is not None for engine in self.engines.values()))
-        for start in range(0, total, BLOCK_ROWS):
-            size = min(BLOCK_ROWS, total - start)
+        for start in range(0, total, self.block_rows):
+            size = min(self.block_rows, total - start)
             parts = {}
             for reading in self.readings:
                 got: list[Outcome] = []
@@ -95,7 +97,7 @@ class BlockLoop:
                     {n: e.statuses for n, e in encoded.items()}), encoded
 
     def _tasks(self, rows: Iterator[tuple[str, Row]], blocks: deque[list[tuple[str, Row]]]) -> Iterator[Task]:
-        while block := list(islice(rows, BLOCK_ROWS)):
+        while block := list(islice(rows, self.block_rows)):
             blocks.append(block)
             for reading in self.readings:
                 raws = [cells.raw_of(row, reading.input.columns, reading.source.modality) for _, row in block]
@@ -157,17 +159,18 @@ class BlockLoop:
 
 def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: Iterable[tuple[str, Row]], total: int, *,
                stamps: Mapping[str, str] | None, workers: int | None = None, kept: Kept | None = None,
-               backend: Backend = "torch") -> Iterator[tuple[Part, dict[str, Encoded]]]:
+               backend: Backend = "torch", block_rows: int = BLOCK_ROWS) -> Iterator[tuple[Part, dict[str, Encoded]]]:
     """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given.
 
     `workers`: reader processes; None chooses. `kept`: readers that stay for the next call; not with a cache.
+    `block_rows` 1: each row by itself, as if it were the only one, its cells read ahead while the one before is encoded.
     """
     caches = {r.name: None if stamps is None else Cache(cache.home() / stamps[r.name]) for r in readings}
-    loop = BlockLoop(readings, engines, caches)
+    loop = BlockLoop(readings, engines, caches, block_rows)
     if workers is None:
         workers = default_workers(total, [r.source.modality for r in readings])
     with (Readers(workers, loop.jobs) if kept is None or stamps is not None else kept.of(workers, loop.jobs)) as pool, \
-            in_gear([engines[r.name] for r in readings], total, backend, threads_a_lane()):
+            in_gear([engines[r.name] for r in readings], total if block_rows > 1 else 1, backend, threads_a_lane()):
         for part, encoded in loop.run(rows, total, pool):
             for name, result in encoded.items():
                 if (store := caches[name]) is not None:

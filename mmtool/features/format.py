@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,20 @@ def _own_names(folder: Path) -> set[str]:
 
 def numerics(device: torch.device, precision: str, backend: str = "torch") -> dict[str, Any]:
     """What can change last bits but not meaning: backend, device, precision, decoder revision, library versions."""
-    from importlib.metadata import version
-
     from mmtool.cells import DECODER_REVISION
 
-    libraries = ["torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn"]
+    versions = _versions()
     if backend == "openvino":
-        libraries.append(backend)
+        from importlib.metadata import version
+
+        versions = {**versions, backend: version(backend)}
     return {"backend": backend, "engine": ENGINE_REVISION, "device": device.type, "precision": precision,
-            "decoder": DECODER_REVISION, "versions": {name: version(name) for name in libraries}}
+            "decoder": DECODER_REVISION, "versions": dict(versions)}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
+    return {name: version(name) for name in libraries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Callable
@@ -115,10 +116,8 @@ def test_a_row_alone_from_files_or_stdin_is_predicted_as_among_others(mmtool: Ca
         alone = json.loads(mmtool("predict", "-m", model, *cells, "--json").out)
         assert alone["probabilities"] == pytest.approx(among[at]["probabilities"], abs=1e-5)
 
-    class Stdin:
-        buffer = tuple(json.dumps({"a": row["a"], "b": row["b"]}).encode() for row in rows[:3])
-
-    monkeypatch.setattr("sys.stdin", Stdin)
+    given = b"".join(json.dumps({"a": row["a"], "b": row["b"]}).encode() + b"\n" for row in rows[:3])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
     for line, known in zip(mmtool("predict", "-m", model, "-").out.splitlines(), among, strict=False):
         assert json.loads(line)["probabilities"] == pytest.approx(known["probabilities"], abs=1e-5)
 
