@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mmtool.api import Encoder
 
-DECODER_REVISION = 1
+DECODER_REVISION = 2
 """Bumped when decoding gives other bits; part of the features' numerics."""
 
 TOO_MUCH = "reading it takes more memory than a cell may have"

@@ -123,7 +123,8 @@ class Engine:
 
     def _forward(self, cells: list[Tensor | None], keep: Keep) -> list[Tensor]:
         given = next(c for c in cells if c is not None)
-        x, lengths = pad([torch.zeros_like(given) if c is None else c for c in cells])
+        x, lengths = pad([torch.zeros_like(given) if c is None else c for c in cells],
+                         channels_last=self.encoder.channels_last)
         with torch.inference_mode(), self._autocast():
             tokens = self.encoder(x.to(self.device), lengths.to(self.device))
             if keep == "pooled":

@@ -64,7 +64,9 @@ def read_cell(raw: Raw, job: Job, *, use_known: bool = True) -> Outcome:
             at = int(np.searchsorted(job.known, np.uint64(key64(key))))
             if at < len(job.known) and int(job.known[at]) == key64(key):
                 return Outcome("cached", key)
-        return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().contiguous().numpy())
+        prepared = cells.prepare(content, job.source, job.encoder).detach().numpy()
+        # A part of something larger is cut loose, in the order in which it lies (a picture's colours may be its last axis).
+        return Outcome("ok", key, prepared if prepared.flags.c_contiguous else np.array(prepared, order="K"))
     except CellError as error:
         return Outcome("bad", reason=error.status)
     except MemoryError:
