@@ -50,6 +50,8 @@ class Encoder(nn.Module):
     """Audio only: the rate of the sound that `prepare` gets."""
     image_size_px: int | None = None
     """Images only: the shorter side that `prepare` needs, so that no more than needed is decoded."""
+    channels_last: ClassVar[bool] = False
+    """Images only: does `forward` take `x` in torch's channels_last memory? So it comes from the decoder: no copy is needed."""
     space: str | None = None
     """Encoders that state the same space can be compared with each other (zero-shot, search)."""
     space_temperature: float = 0.05
@@ -124,7 +126,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def resize_image(image: Tensor, size_px: int, *, crop: float = 1.0, squash: bool = False,
                  interpolation: Literal["bilinear", "bicubic"] = "bicubic") -> Tensor:
-    """uint8 `[3, H, W]` -> uint8 `[3, size_px, size_px]`, antialiased.
+    """uint8 `[3, H, W]` -> uint8 `[3, size_px, size_px]` (a view of HWC memory where `image` is one), antialiased.
 
     The shorter side becomes `size_px / crop` and the centre is cut out; `squash` scales both sides instead.
     """
@@ -135,6 +137,7 @@ def resize_image(image: Tensor, size_px: int, *, crop: float = 1.0, squash: bool
         scale = int(size_px / crop) / min(h, w)
         goal = (max(size_px, round(h * scale)), max(size_px, round(w * scale)))
     if (h, w) != goal:
-        image = nn.functional.interpolate(image.unsqueeze(0), goal, mode=interpolation, antialias=True)[0]
+        batch = image.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)  # else torch makes planes of the colours
+        image = nn.functional.interpolate(batch, goal, mode=interpolation, antialias=True)[0]
     top, left = round((goal[0] - size_px) / 2), round((goal[1] - size_px) / 2)  # as torchvision rounds
     return image[:, top : top + size_px, left : left + size_px]

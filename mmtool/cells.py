@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import math
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
     from mmtool.api import Encoder
 
-DECODER_REVISION = 1
+DECODER_REVISION = 2
 """Bumped when decoding gives other bits; part of the features' numerics."""
 
 TOO_MUCH = "reading it takes more memory than a cell may have"
 
 _NO_MEMORY = "can't allocate memory"  # torch's words for it, in a RuntimeError
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 Raw = Cell | dict[str, Cell]
 
@@ -169,12 +173,14 @@ def _exists(path: Path) -> bool:
 
 def _file(path: Path, limits: Limits) -> bytes:
     try:
-        if not path.exists():
-            raise CellError("no such file", "E_CELL_NOT_FOUND")
-        if not path.is_file():
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
             raise CellError("not a regular file", "E_CELL_PATH")
-        if (size := path.stat().st_size) > limits.max_file_bytes:
-            raise CellError(f"{size} bytes are over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
-        return path.read_bytes()
+        if about.st_size > limits.max_file_bytes:
+            raise CellError(f"{about.st_size} bytes are over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
+        with path.open("rb", buffering=0) as file:
+            return file.readall()
     except OSError as error:
+        if error.errno in _ABSENT:
+            raise CellError("no such file", "E_CELL_NOT_FOUND") from error
         raise CellError(error.strerror or str(error), "E_CELL_READ") from error

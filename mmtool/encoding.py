@@ -115,11 +115,16 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def pad(prepared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Prepared cells `[L_i, ...]` -> `x [B, L, ...]`, padded with zeros on the first axis, and `lengths [B]`."""
+def pad(prepared: Sequence[Tensor], *, channels_last: bool = False) -> tuple[Tensor, Tensor]:
+    """Prepared cells `[L_i, ...]` -> `x [B, L, ...]`, padded with zeros on the first axis, and `lengths [B]`.
+
+    With `channels_last`, pictures `[3, H, W]` of one size make an `x` whose colours lie together in memory.
+    """
     lengths = torch.tensor([len(cell) for cell in prepared])
     if bool((lengths == lengths[0]).all()):
-        return torch.stack(list(prepared)), lengths
+        if channels_last and prepared[0].ndim == 3:
+            return torch.stack([cell.permute(1, 2, 0) for cell in prepared]).permute(0, 3, 1, 2), lengths
+        return torch.stack([*prepared]).contiguous(), lengths
     x = prepared[0].new_zeros(len(prepared), int(lengths.max()), *prepared[0].shape[1:])
     for i, cell in enumerate(prepared):
         x[i, : len(cell)] = cell

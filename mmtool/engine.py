@@ -186,9 +186,7 @@ class Engine:
 
     def _batch(self, cells: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
         """`x [size, L, ...]` and `lengths` on the device; a batch that is not full repeats its last cell."""
-        x, lengths = pad([*cells, *[cells[-1]] * (size - len(cells))])
-        if x.dim() == 4 and x.shape[1] == 3:  # pictures, in the layout that convolutions prefer
-            x = x.contiguous(memory_format=torch.channels_last)
+        x, lengths = pad([*cells, *[cells[-1]] * (size - len(cells))], channels_last=self.encoder.channels_last)
         if self.device.type == "cuda":
             return x.pin_memory().to(self.device, non_blocking=True), lengths.pin_memory().to(self.device, non_blocking=True)
         return x.to(self.device), lengths.to(self.device)

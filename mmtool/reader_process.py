@@ -19,6 +19,7 @@ import torch
 from mmtool.cells import TOO_MUCH
 from mmtool.errors import CellError
 from mmtool.reading import Job, Outcome, Task, read_cell
+from mmtool.shared import Shared
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -61,7 +62,8 @@ class Reader:
         context: Any = multiprocessing.get_context("fork" if FORKS else "spawn")
         self.connection, theirs = context.Pipe()
         limits = CELL_SECONDS * self.times, int(CELL_BYTES * self.times)
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, self.jobs, *limits), daemon=True)
+        self.shared = Shared() if FORKS else None
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, self.jobs, *limits, self.shared), daemon=True)
         self.process.start()
         theirs.close()
         self.used = False
@@ -72,6 +74,11 @@ class Reader:
             self.restart()
         self.connection.send(unit.task)
         self.unit, self.since, self.used = unit, time.monotonic(), True
+
+    def take(self) -> list[Outcome]:
+        """What it sent. Raises EOFError or OSError where it ended before."""
+        answer = self.connection.recv()
+        return answer if self.shared is None else self.shared.take(answer)
 
     @property
     def late(self) -> bool:
@@ -99,7 +106,7 @@ class Reader:
 
     def stop(self) -> None:
         """End the process at once."""
-        self.unit = None
+        self.unit = self.shared = None
         self.connection.close()
         self.process.kill()
         self.process.join()
@@ -112,7 +119,7 @@ def _name_of(number: int) -> str:
         return f"signal {number}"
 
 
-def _serve(connection: Any, jobs: Mapping[str, Job], cell_seconds: float, cell_bytes: int) -> None:
+def _serve(connection: Any, jobs: Mapping[str, Job], cell_seconds: float, cell_bytes: int, shared: Shared | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a run ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -134,9 +141,10 @@ def _serve(connection: Any, jobs: Mapping[str, Job], cell_seconds: float, cell_b
             if timed:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             try:
-                connection.send(outcomes)
+                connection.send(outcomes if shared is None else shared.put(outcomes))
             except MemoryError:  # of all of them together: each is read once more, alone
-                connection.send([Outcome("bad", reason=CellError(TOO_MUCH, "E_CELL_MEMORY").status) for _ in outcomes])
+                bad = [Outcome("bad", reason=CellError(TOO_MUCH, "E_CELL_MEMORY").status) for _ in outcomes]
+                connection.send(bad if shared is None else shared.put(bad))
 
 
 def _limit(cell_bytes: int) -> None:

@@ -198,7 +198,7 @@ class _Run:
         if not there and not worker.late:
             return False
         try:
-            outcomes = worker.connection.recv() if there else None
+            outcomes = worker.take() if there else None
         except (EOFError, OSError):  # of half an answer, too
             outcomes = None
         if outcomes is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,11 +51,17 @@ def key64(key: str) -> int:
 
 def read(task: Task, jobs: Mapping[str, Job], *, use_known: bool = True) -> list[Outcome]:
     """Every cell of a task, in this process."""
-    return [read_cell(raw, jobs[task.input], use_known=use_known) for raw in task.cells]
+    return [_loose(read_cell(raw, jobs[task.input], use_known=use_known)) for raw in task.cells]
+
+
+def _loose(outcome: Outcome) -> Outcome:
+    """A cell that is a part of something larger does not keep that in memory; it stays in the order in which it lies."""
+    x = outcome.prepared
+    return outcome if x is None or x.flags.c_contiguous else replace(outcome, prepared=np.array(x, order="K"))
 
 
 def read_cell(raw: Raw, job: Job, *, use_known: bool = True) -> Outcome:
-    """One cell, in this process."""
+    """One cell, in this process; what is prepared may be a part of something larger."""
     if raw is None:
         return Outcome("missing")
     try:
@@ -64,7 +70,7 @@ def read_cell(raw: Raw, job: Job, *, use_known: bool = True) -> Outcome:
             at = int(np.searchsorted(job.known, np.uint64(key64(key))))
             if at < len(job.known) and int(job.known[at]) == key64(key):
                 return Outcome("cached", key)
-        return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().contiguous().numpy())
+        return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().numpy())
     except CellError as error:
         return Outcome("bad", reason=error.status)
     except MemoryError:

@@ -54,9 +54,6 @@ def prepare(quiet: bool, allow_download: bool) -> None:
         os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
     else:  # before any plugin imports a hub's client, which reads this once
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from mmtool.allocator import keep_memory
-
-    keep_memory()
 
 
 def limits(max_megapixels: float, max_seconds: float, max_cell_mb: float) -> Limits:

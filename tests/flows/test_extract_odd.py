@@ -29,7 +29,7 @@ from mmtool.extraction.folder import Partial
 from mmtool.features.reader import Features
 from mmtool.locks import locked
 from mmtool.readers import Readers
-from mmtool.reading import Job, Task
+from mmtool.reading import Job, Outcome, Task
 
 LETTERS = ("-e", "title=tiny-letters")
 
@@ -319,10 +319,12 @@ def test_a_reader_that_dies_while_it_answers_costs_no_more_than_its_cell(
     read, send = reader_process.read_cell, Connection.send
 
     def read_cell(raw: Any, job: Job) -> Any:
-        return raw if raw == "half" else _TooLarge() if raw == "large" else read(raw, job)
+        if raw == "large":
+            return Outcome("ok", prepared=np.array([_TooLarge()]))
+        return Outcome("bad", reason=raw) if raw == "half" else read(raw, job)
 
     def send_some(connection: Connection, found: Any) -> None:
-        if isinstance(found, list) and "half" in found:
+        if isinstance(found, tuple) and any(outcome.reason == "half" for outcome in found[0]):
             os.write(connection.fileno(), struct.pack("!i", 1000) + b"half")
             os.kill(os.getpid(), signal.SIGKILL)  # as a machine without memory does
         send(connection, found)

@@ -176,15 +176,15 @@ def reducible(width: int, height: int) -> bytes:
     return saved(Image.fromarray(grey.clip(0, 255).astype("u1")).convert("RGB"), "JPEG", quality=90)
 
 
-@pytest.mark.parametrize(("px", "height"), [(512, 1024), (500, 1024), (256, 512), (160, 512), (128, 256), (64, 128),
-                                            (32, 128)])
-def test_a_jpeg_is_reduced_as_far_as_leaves_twice_the_pixels(px: int, height: int) -> None:
+@pytest.mark.parametrize(("px", "height"), [(512, 1024), (342, 1024), (341, 512), (256, 512), (171, 512), (170, 256),
+                                            (128, 256), (86, 256), (85, 128), (32, 128)])
+def test_a_jpeg_is_reduced_as_far_as_leaves_half_as_many_pixels_more(px: int, height: int) -> None:
     data = reducible(1024, 1024)
     image = decode_image(data, shorter_side_px=px)
-    assert image.shape == (3, height, height) and height >= 2 * px
+    assert image.shape == (3, height, height) and height >= 1.5 * px
     full = resize_image(decode_image(data), px).float()
     error = (resize_image(image, px).float() - full).abs()
-    assert error.mean() <= 2 and error.max() <= 13
+    assert error.mean() <= 2.5 and error.max() <= 25
 
 
 @pytest.mark.parametrize(("width", "height", "shape"), [(1000, 801, (801, 1000)), (1004, 804, (201, 251)),

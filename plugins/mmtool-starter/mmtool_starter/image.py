@@ -31,6 +31,7 @@ class EffNetLite0(Encoder):
 
     api: ClassVar[int] = 1
     modality: ClassVar[str] = "image"
+    channels_last: ClassVar[bool] = True
     image_size_px = 256  # 224 / 0.875
     space = "minilm-l6"
     space_temperature = 0.07
