@@ -1,4 +1,4 @@
-"""Features and encoded targets of the rows that take part, in memory."""
+"""Features and encoded targets of the rows that take part: in memory, or features that stay in their files, being many."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from mmtool.api import Task, Tokens
 from mmtool.features.reader import Features
 from mmtool.network import take
 from mmtool.ragged import is_ragged
+
+IN_MEMORY = 1 << 26
+"""Bytes of pooled features that are loaded; more stay in their files, and are passed over in stretches."""
+BLOCK = 1 << 14
+"""Targets that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,19 @@ def as_one(inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
 
 
 def pooled(features: Features, names: Sequence[str], rows: Sequence[int]) -> dict[str, Tokens]:
-    """Each input's features of some rows as one vector, float32: where tokens were kept, their mean."""
-    out = {}
+    """Each input's features of some rows as one vector, float32: where tokens were kept, their mean.
+
+    More than IN_MEMORY of vectors stay in their files.
+    """
+    out: dict[str, Tokens] = {}
+    width = sum(features.header["inputs"][name]["dim"] for name in names)
     for name in sorted(names):
-        kept = features.header["inputs"][name]["pooled"]
-        tokens = features.tokens(name, rows) if kept else features.ragged(name, rows)
-        out[name] = Tokens.pooled(tokens.mean().float(), tokens.present)
+        if features.header["inputs"][name]["pooled"]:
+            mapped = features.mapped(name, rows)
+            out[name] = mapped.padded() if 4 * width * len(rows) <= IN_MEMORY else mapped
+        else:
+            tokens = features.ragged(name, rows)
+            out[name] = Tokens.pooled(tokens.mean().float(), tokens.present)
     return out
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtool.api import Tokens
+from mmtool.mapped import is_mapped, stretches
 from mmtool.network import Head, Network, only, subsets
+from mmtool.ragged import padded
 from mmtool.training import solve
 from mmtool.training.data import Data, Part
-from mmtool.training.solve import Problem, Solution
+from mmtool.training.solve import Problem, Solution, Solvable
+from mmtool.training.streamed import Streamed, Stretch
 
 Curve = dict[str, Any]
 """One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
@@ -61,21 +65,20 @@ def _names(network: Network) -> list[str]:
     return network.names if network.has_towers else ["fused"]
 
 
-def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem | None:
+def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Solvable | None:
     """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability.
 
     None where no row has the target and what the head sees.
     """
+    if is_mapped(data.inputs):
+        return _streamed(head, name, data, modality_dropout)
     parts: list[tuple[Tensor, Data, Tensor]] = []
     chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
     for subset in chosen:
-        kept = only(data.inputs, subset)
-        there = torch.stack([t.present for t in kept.values()]).any(0).nonzero().flatten()
+        there = _there(data, subset)
         x, rows = _columns(head, name, data.rows(there), subset)
         if len(rows):
-            missing = len(head.names) - len(subset)
-            share = modality_dropout**missing * (1 - modality_dropout) ** len(subset)
-            parts.append((x, rows, torch.full((len(rows),), share)))
+            parts.append((x, rows, torch.full((len(rows),), _share(head, subset, modality_dropout))))
     if not parts:
         return None
     x = torch.cat([part[0] for part in parts])
@@ -87,6 +90,42 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
     return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]))
 
 
+def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Streamed | None:
+    """The same of rows that stay in their files."""
+    chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
+    usable = [(subset, there) for subset in chosen if len(there := _there(data, subset))]
+
+    def passes() -> Iterator[Stretch]:
+        for subset, there in usable:
+            for part in in_stretches(data.rows(there)):
+                x, rows = _columns(head, name, part, subset)
+                if len(rows):
+                    yield Stretch(x, partial(rows.loss, head.task), _share(head, subset, modality_dropout))
+
+    return Streamed(passes, _linear(head, 0).out_features) if any(True for _ in passes()) else None
+
+
+def in_stretches(data: Data) -> Iterator[Data]:
+    """All rows, some at a time, in memory; as they are where they are in memory already."""
+    if not is_mapped(data.inputs):
+        yield data
+        return
+    for at in stretches(data.inputs) if len(data) else ():
+        part = data.rows(torch.arange(at.start, at.stop))
+        yield Data(padded(part.inputs), part.y, part.lengths)
+
+
+def _there(data: Data, subset: Sequence[str]) -> Tensor:
+    """Numbers of the rows that have an input of the subset."""
+    return torch.stack([data.inputs[n].present for n in subset]).any(0).nonzero().flatten()
+
+
+def _share(head: Head, subset: Sequence[str], modality_dropout: float) -> float:
+    """How probable it is that modality dropout leaves these inputs."""
+    missing = len(head.names) - len(subset)
+    return float(modality_dropout**missing * (1 - modality_dropout) ** len(subset))
+
+
 def _columns(head: Head, name: str, data: Data, subset: Sequence[str]) -> tuple[Tensor, Data]:
     """What the head sees of the rows where that is there, `[n, D]`, and those rows."""
     with torch.no_grad():
@@ -96,8 +135,15 @@ def _columns(head: Head, name: str, data: Data, subset: Sequence[str]) -> tuple[
 
 
 def _held_losses(head: Head, name: str, data: Data) -> Callable[[Solution], Tensor]:
-    x, rows = _columns(head, name, data, head.names)
-    return lambda solution: rows.loss(head.task, solution.outputs(x))
+    if not is_mapped(data.inputs):
+        x, rows = _columns(head, name, data, head.names)
+        return lambda solution: rows.loss(head.task, solution.outputs(x))
+
+    def losses(solution: Solution) -> Tensor:
+        pairs = (_columns(head, name, part, head.names) for part in in_stretches(data))
+        return torch.cat([rows.loss(head.task, solution.outputs(x)) for x, rows in pairs])
+
+    return losses
 
 
 def _linear(head: Head, number: int) -> nn.Linear:
