@@ -81,10 +81,10 @@ class Mapped(Tokens):
         for part in parts:
             mean += part.mean().sum(0, dtype=torch.float64)
         mean /= count
-        squares = torch.zeros_like(mean)
+        squares, about = torch.zeros_like(mean), mean.float()
         for part in parts:
-            squares += (part.mean().double() - mean).square().sum(0)
-        return mean, (squares / count).sqrt()
+            squares += (part.mean() - about).square_().sum(0, dtype=torch.float64)
+        return mean, (squares / count - (mean - about).square()).clamp(min=0).sqrt()
 
     def take(self, at: Tensor) -> Mapped:
         return Mapped(self._store, self._numbers[at], self._present[at], self._width)

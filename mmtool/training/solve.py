@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -95,13 +94,6 @@ class Problem:
         return Solution(strength, weight, self.at[-1].clone(), gradient)
 
 
-class Solvable(Protocol):
-    """A problem, whether its rows are in memory or pass by."""
-
-    def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
-        """The optimum for λ = strength x mean squared length of a row."""
-
-
 def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> tuple[Tensor, float]:
     """L-BFGS from `start`, float64: where it ended, and the gradient's largest entry there. `value`: with its gradient."""
 
@@ -114,7 +106,7 @@ def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tol
     return torch.from_numpy(found.x.copy()).view(start.shape), float(np.abs(found.jac).max())
 
 
-def choose(problems: Sequence[Solvable], held: Sequence[Callable[[Solution], Tensor]],
+def choose(problems: Sequence[Problem], held: Sequence[Callable[[Solution], Tensor]],
            strengths: Sequence[float] = STRENGTHS) -> tuple[float, list[Solution], list[tuple[float, float]]]:
     """The strength with the least mean loss on held-out rows, each problem's solution for it, and every loss on the way.
 

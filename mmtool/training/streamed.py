@@ -51,6 +51,10 @@ class Streamed:
         self.squares = (values / seen).clamp(min=0)  # [D], of a row along each axis
         self.at = torch.zeros(self.width + 1, outputs, dtype=torch.float64)
 
+    def begin(self, known: Solution) -> None:
+        """Start from a solution for other rows."""
+        self.at = torch.cat([self.basis.T @ known.weight.T, known.bias.unsqueeze(0)])
+
     def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
         """The optimum for λ = strength x mean squared length of a row."""
         penalty = strength * self.scale
