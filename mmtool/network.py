@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtool.api import Fusion, Task, Tokens
+from mmtool.mapped import Mapped, is_mapped, stretches
 from mmtool.ragged import Ragged, chunks, is_ragged, padded
 
 MOST_SUBSETS_OF = 5
@@ -34,7 +35,7 @@ class Standardise(nn.Module):
         """Take mean and scale from tokens `[B, T, D]`."""
         if not bool(tokens.present.any()):
             return
-        if isinstance(tokens, Ragged):
+        if isinstance(tokens, Ragged | Mapped):
             mean, scale = tokens.moments()
         else:
             x = tokens.values[tokens.mask].double()  # [n, D]
@@ -71,9 +72,11 @@ class Front(nn.Module):
         return {name: scale(inputs[name]) for name, scale in zip(self.names, self.scales, strict=True)}
 
     def forward(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """`fused`, or an entry an input; of ragged inputs in stretches that bound the memory."""
+        """`fused`, or an entry an input; of inputs that are ragged or mapped in stretches that bound the memory."""
         if is_ragged(inputs):
             return _join([self(padded(take(inputs, part))) for part in chunks(inputs)])
+        if is_mapped(inputs):
+            return _join([self(padded(take(inputs, part))) for part in stretches(inputs)])
         fused = self.fusion(self._scaled(inputs))
         return fused if isinstance(fused, dict) else {"fused": fused}
 
@@ -139,7 +142,9 @@ class Head:
         return self.network.names
 
     def __call__(self, inputs: Mapping[str, Tokens]) -> Tensor:
-        """Tokens of every input -> outputs `[B, K]`, of towers combined."""
+        """Tokens of every input -> outputs `[B, K]`, of towers combined; of mapped inputs in stretches."""
+        if is_mapped(inputs):
+            return torch.cat([self(padded(take(inputs, part))) for part in stretches(inputs)])
         seen = self.network.fuse(inputs)
         outputs = self.task.outputs(seen)
         if not self.network.has_towers:
@@ -162,6 +167,9 @@ def _dense(dim: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
 def _join(parts: Sequence[Mapping[str, Tokens]]) -> dict[str, Tokens]:
     if len(parts) == 1:
         return dict(parts[0])
+    if all(t.mask.shape[1] == 1 for part in parts for t in part.values()):
+        return {name: Tokens(torch.cat([part[name].values for part in parts]), torch.cat([part[name].mask for part in parts]))
+                for name in parts[0]}
     return {name: Tokens.from_rows([row for part in parts for row in part[name].rows()], first.dim)
             for name, first in parts[0].items()}
 

@@ -237,8 +237,10 @@ def is_test(row: Row) -> bool:
 
 def row_hashes(columns: Sequence[Sequence[str | None]], rows: Sequence[int]) -> Tensor:
     """Eight bytes that say what each row holds in these columns, `[N, 8]`, uint8."""
-    digests = [hashlib.blake2b(json.dumps([column[r] for column in columns]).encode(), digest_size=8).digest() for r in rows]
-    return torch.tensor([list(digest) for digest in digests], dtype=torch.uint8).reshape(-1, 8)
+    digests = bytearray()
+    for r in rows:
+        digests += hashlib.blake2b(json.dumps([column[r] for column in columns]).encode(), digest_size=8).digest()
+    return torch.frombuffer(digests, dtype=torch.uint8).reshape(-1, 8) if digests else torch.zeros(0, 8, dtype=torch.uint8)
 
 
 def hashed_columns(entries: dict[str, dict[str, Any]], target_columns: Sequence[str]) -> list[str]:

@@ -79,6 +79,39 @@ def read(path: Path, names: Iterable[str] | None = None, remedy: str = REMEDY) \
         raise damaged(path, str(error)[:200], remedy) from error
 
 
+def view(path: Path, names: Iterable[str], remedy: str = REMEDY) -> dict[str, Tensor]:
+    """Some tensors of a sound file on its own pages, which nobody may write to; raises as `read` does.
+
+    `read` maps pages that could be written, which the system counts as memory of the process.
+    """
+    import mmap
+    import warnings
+
+    import torch
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+    found = layout(path, remedy)
+    wanted = {name: found.tensors.get(name) for name in names}
+    try:
+        with open_plain(path) as f, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once that such pages must not be written to
+            pages = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            out = {}
+            for name, entry in wanted.items():
+                if entry is None:
+                    raise damaged(path, f"it has no tensor {name!r}", remedy)
+                if entry.dtype not in kinds:
+                    raise damaged(path, f"its tensor {name!r} is of {entry.dtype}", remedy)
+                kind, count = kinds[entry.dtype], math.prod(entry.shape)
+                flat = torch.frombuffer(pages, dtype=kind, count=count, offset=found.start + entry.begin) if count \
+                    else torch.zeros(0, dtype=kind)
+                out[name] = flat.view(entry.shape)
+            return out
+    except OSError as error:
+        raise storage_error(error) from error
+    except (Unsound, RuntimeError, ValueError, TypeError) as error:  # as when it changed in between
+        raise damaged(path, str(error)[:200], remedy) from error
+
+
 def damaged(path: Path, fact: str, remedy: str) -> ArtefactError:
     """`fact` continues the sentence that the file's name begins."""
     return ArtefactError(f"{path} cannot be read: {fact}", remedy, code="E_ARTEFACT_DAMAGED")

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmtool.api import Tokens
 from mmtool.errors import ArtefactError, storage_error
 from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name, status_column
 from mmtool.features.header import AGAIN, read_header
+from mmtool.mapped import Mapped
 from mmtool.ragged import Ragged
 from mmtool.sealing import altered, sha256_of_file
 from mmtool.strictjson import Unsound
@@ -117,6 +119,36 @@ class Features:
         lengths = torch.tensor([len(self._row(name, row)) for row in rows], dtype=torch.int64)
         return Ragged(_Rows(self, name), torch.as_tensor(rows, dtype=torch.int64), lengths, self.header["inputs"][name]["dim"])
 
+    def mapped(self, name: str, rows: Sequence[int]) -> Mapped:
+        """One vector a row, of an input whose features are pooled; read only where it is looked at."""
+        assert self.header["inputs"][name]["pooled"], "tokens are ragged"
+        numbers = torch.as_tensor(rows, dtype=torch.int64)
+        usable = torch.zeros(len(self), dtype=torch.bool)
+        for number in sorted(set((torch.searchsorted(torch.tensor(self._starts), numbers, right=True) - 1).tolist())):
+            usable[self._starts[number] : self._starts[number + 1]] = self._shard(name, number)[1].diff() > 0
+        return Mapped(_Rows(self, name), numbers, usable[numbers], self.header["inputs"][name]["dim"])
+
+    def _gather(self, name: str, numbers: Tensor, present: Tensor) -> Tensor:
+        """A pass over the shards that hold the rows; of each all its rows at once."""
+        out = torch.empty(len(numbers), self.header["inputs"][name]["dim"])
+        if not bool(present.all()):
+            out[~present] = 0
+        starts = torch.tensor(self._starts)
+        shards = torch.searchsorted(starts, numbers, right=True) - 1  # [n]
+        order = torch.arange(len(numbers)) if bool((shards.diff() >= 0).all()) else shards.argsort(stable=True)
+        order = order[present[order]]
+        bounds = torch.searchsorted(shards[order], torch.arange(len(starts))).tolist()
+        for number, (first, last) in enumerate(pairwise(bounds)):
+            if first < last:
+                values, before = self._shard(name, number)
+                at = order[first:last]
+                own = before[numbers[at] - self._starts[number]]
+                if values.dtype == out.dtype and int(at[-1]) - int(at[0]) == last - first - 1:  # side by side
+                    torch.index_select(values, 0, own, out=out[int(at[0]) : int(at[-1]) + 1])
+                else:
+                    out.index_copy_(0, at, values.index_select(0, own).float())
+        return out
+
     def _row(self, name: str, row: int) -> Tensor:
         number = bisect_right(self._starts, row) - 1
         values, starts = self._shard(name, number)
@@ -127,7 +159,7 @@ class Features:
         path, about = self.folder / name / shard_name(number), self.header["inputs"][name]
         shard = self.header["shards"][number]
         verify(path, shard["sha256"][name])
-        found, _ = tensorfile.read(path, ("values", "lengths"), AGAIN)
+        found = tensorfile.view(path, ("values", "lengths"), AGAIN)
         values, lengths = found["values"], found["lengths"]
         if not len(values):  # a shard without a usable cell does not know the width
             values = values.new_zeros(0, about["dim"])
@@ -137,7 +169,7 @@ class Features:
             raise damaged(path, "its lengths are none of its rows", AGAIN)
         if values.shape[1:] != (about["dim"],) or str(values.dtype) != f"torch.{about['dtype']}":
             raise damaged(path, f"its values are not {about['dim']} wide, of {about['dtype']}", AGAIN)
-        if not bool(values.isfinite().all()):
+        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):  # a finite sum says it in one pass
             raise damaged(path, "it holds a value that is not finite", AGAIN)
         return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
 
@@ -168,3 +200,6 @@ class _Rows:
 
     def __getitem__(self, row: int) -> Tensor:
         return self.features._row(self.name, row)
+
+    def gather(self, numbers: Tensor, present: Tensor) -> Tensor:
+        return self.features._gather(self.name, numbers, present)

@@ -30,16 +30,31 @@ def divide(a: Array, b: Array, default: float = 0.0) -> Array:
 
 
 def curves(scores: Array, positive: Array, counts: Array) -> tuple[Array, Array]:
-    """Area under the ROC curve and average precision of `scores [N]` for `positive [N]`, each `[R]`; NaN for one class."""
-    values, group = np.unique(scores, return_inverse=True)
-    pos = group_sums(counts * positive, group, len(values))  # [R, G], scores ascending
-    neg = group_sums(counts * ~positive, group, len(values))
-    total_pos, total_neg = pos.sum(1), neg.sum(1)
-    below = np.cumsum(neg, 1) - neg / 2  # negatives scored lower, ties by half
-    auc = divide((pos * below).sum(1), total_pos * total_neg, np.nan)
-    above_pos, above_neg = pos[:, ::-1].cumsum(1)[:, ::-1], neg[:, ::-1].cumsum(1)[:, ::-1]
-    precision = divide(above_pos, above_pos + above_neg)
-    return auc, divide((pos * precision).sum(1), total_pos, np.nan)
+    """Area under the ROC curve and average precision of `scores [N]` for `positive [N]`, each `[R]`; NaN for one class.
+
+    Both are sums over groups of equal scores that hold a positive row: only there are the cumulated counts looked at.
+    """
+    order = np.argsort(scores)  # ties in any order: they are one group
+    ordered, hits = scores[order], np.flatnonzero(positive[order])
+    every = _cumulated(counts, order)  # [N + 1, R]
+    own = _cumulated(counts, order[hits])  # [P + 1, R]
+    values = np.unique(ordered[hits])
+    low, high = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")  # [G], of all rows
+    first, last = np.searchsorted(hits, low), np.searchsorted(hits, high)  # [G], of positive rows
+    pos = own[last] - own[first]  # [G, R], scores ascending
+    lower = every[low] - own[first]  # negatives scored lower
+    ties = every[high] - every[low] - pos
+    total_pos, total = own[-1], every[-1]
+    auc = divide((pos * (lower + ties / 2)).sum(0), total_pos * (total - total_pos), np.nan)
+    precision = divide(total_pos - own[first], total - every[low])
+    return auc, divide((pos * precision).sum(0), total_pos, np.nan)
+
+
+def _cumulated(counts: Array, rows: Array) -> Array:
+    """Counts of the first 0, 1, ... of some rows, `[n + 1, R]`."""
+    out = np.zeros((len(rows) + 1, len(counts)))
+    np.cumsum(counts.T[rows], 0, out=out[1:])
+    return out
 
 
 def mean_curves(scores: Array, positive: Array, counts: Array) -> tuple[Array, Array]:

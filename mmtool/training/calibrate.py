@@ -125,22 +125,26 @@ def _reference(trainer: Trainer, fitted: Result, table: Table, lives: Sequence[L
         known.append((None, apart))
     else:
         known += [(part, part.held.inputs[name]) for part in fitted.parts]
+    count = sum(int(held.present.sum()) for _, held in known)
+    some = set(np.random.default_rng([seed, 4]).permutation(count)[:HELD_ROWS].tolist())
     distances: list[Tensor] = []
-    reference = None
+    reference, before = None, 0
     for part, held in known:
         if part is None or single:
             reference = fit = _fit(trainer, table, live, final, everyone if part is None else _rest(everyone, part.rows), name)
         else:
             fit = _fit(trainer, table, live, part.encoders.get(name), _rest(everyone, part.rows), name)
+        there = held.present.nonzero().flatten().tolist()
+        at = [row for place, row in enumerate(there, before) if place in some]
+        before += len(there)
         if fit is not None:
-            distances.append(fit.distances(held.mean()[held.present]))
+            distances.append(fit.distances(held.take(torch.tensor(at, dtype=torch.int64)).mean()))
     if reference is None and distances:
         reference = _fit(trainer, table, live, final, everyone, name)
     found = torch.cat(distances) if distances else torch.zeros(0)
     if reference is None or len(found) < LEAST_HELD:
         return None
-    some = np.random.default_rng([seed, 4]).permutation(len(found))[:HELD_ROWS]
-    return Reference(**{**reference.tensors(), "known": found[some].sort().values})
+    return Reference(**{**reference.tensors(), "known": found.sort().values})
 
 
 def _rest(everyone: Sequence[int], held: Sequence[int]) -> list[int]:

@@ -16,6 +16,7 @@ from mmtool import console, devices, encoding
 from mmtool.allocator import keep_memory
 from mmtool.api import Encoder, Fusion, Tokens
 from mmtool.errors import DataError, Interrupted, MMToolError
+from mmtool.mapped import is_mapped
 from mmtool.metrics.grouping import Array
 from mmtool.network import Head, Network, take
 from mmtool.ragged import is_ragged
@@ -179,7 +180,8 @@ class Contest:
     def _descend(self, candidate: Candidate, run: Run, parts: Sequence[Part], encoders: Sequence[dict[str, Encoder]],
                  networks: Sequence[Network]) -> None:
         recipe = run.recipe()
-        if together.applies(recipe) and not is_ragged(parts[0].table.inputs):
+        lazy = is_ragged(parts[0].table.inputs) or is_mapped(parts[0].table.inputs)
+        if together.applies(recipe) and not lazy:
             together.train([together.One(n, p, recipe, run.ids) for n, p in zip(networks, parts, strict=True)], run.device)
             return
         name = encoding.fingerprint(asdict(candidate))[:16]  # of its checkpoints, which no other candidate may go on from

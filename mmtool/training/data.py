@@ -1,4 +1,4 @@
-"""Features and encoded targets of the rows that take part, in memory."""
+"""Features and encoded targets of the rows that take part: in memory, or features that stay in their files, being many."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from mmtool.api import Task, Tokens
 from mmtool.features.reader import Features
 from mmtool.network import take
 from mmtool.ragged import is_ragged
+
+IN_MEMORY = 1 << 26
+"""Bytes of pooled features that are loaded; more stay in their files, and are passed over in stretches."""
+BLOCK = 1 << 14
+"""Targets that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,19 @@ def as_one(inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
 
 
 def pooled(features: Features, names: Sequence[str], rows: Sequence[int]) -> dict[str, Tokens]:
-    """Each input's features of some rows as one vector, float32: where tokens were kept, their mean."""
-    out = {}
+    """Each input's features of some rows as one vector, float32: where tokens were kept, their mean.
+
+    More than IN_MEMORY of vectors stay in their files.
+    """
+    out: dict[str, Tokens] = {}
+    width = sum(features.header["inputs"][name]["dim"] for name in names)
     for name in sorted(names):
-        kept = features.header["inputs"][name]["pooled"]
-        tokens = features.tokens(name, rows) if kept else features.ragged(name, rows)
-        out[name] = Tokens.pooled(tokens.mean().float(), tokens.present)
+        if features.header["inputs"][name]["pooled"]:
+            mapped = features.mapped(name, rows)
+            out[name] = mapped.padded() if 4 * width * len(rows) <= IN_MEMORY else mapped
+        else:
+            tokens = features.ragged(name, rows)
+            out[name] = Tokens.pooled(tokens.mean().float(), tokens.present)
     return out
 
 
@@ -107,11 +119,22 @@ def answers_of(tasks: Mapping[str, Task], cells: Mapping[str, Sequence[str | Non
     """For each target column its cells (None: no target) encoded by the fitted task."""
     out = {}
     for column, task in tasks.items():
-        encoded = [None if cell is None else task.encode(cell) for cell in cells[column]]
-        example = next(e for e in encoded if e is not None)
-        blank = torch.zeros_like(example)
-        out[column] = Answers(
-            nn.utils.rnn.pad_sequence([blank if e is None else e for e in encoded], batch_first=True),
-            torch.tensor([len(blank if e is None else e) for e in encoded]),
-            torch.tensor([e is not None for e in encoded]))
+        blank = torch.zeros_like(task.encode(next(cell for cell in cells[column] if cell is not None)))
+        parts = [_encoded(task, cells[column][at : at + BLOCK], blank) for at in range(0, len(cells[column]), BLOCK)]
+        width = max(part.y.shape[1] for part in parts)
+        out[column] = Answers(torch.cat([nn.functional.pad(part.y, (0, width - part.y.shape[1])) for part in parts]),
+                              torch.cat([part.lengths for part in parts]), torch.cat([part.known for part in parts]))
     return out
+
+
+def _encoded(task: Task, cells: Sequence[str | None], blank: Tensor) -> Answers:
+    """Some cells; those that are alike are encoded once. `blank`: what stands where there is no target."""
+    known: dict[str | None, Tensor] = {None: blank}
+    for cell in cells:
+        if cell not in known:
+            assert cell is not None
+            known[cell] = task.encode(cell)
+    number = {cell: i for i, cell in enumerate(known)}
+    at = torch.tensor([number[cell] for cell in cells])
+    return Answers(nn.utils.rnn.pad_sequence(list(known.values()), batch_first=True)[at],
+                   torch.tensor([len(y) for y in known.values()])[at], at > 0)

@@ -20,10 +20,10 @@ from mmtool import devices
 from mmtool.api import Tokens
 from mmtool.bounded import check_state
 from mmtool.errors import MMToolError
-from mmtool.network import take
 from mmtool.strictjson import Unsound
+from mmtool.training.batches import Source, shuffled
 from mmtool.training.data import Part
-from mmtool.training.graph import Graph, answers_on, encode, held_losses, to_device
+from mmtool.training.graph import Graph, answers_on, encode, held_losses
 from mmtool.training.keeping import Keeper
 from mmtool.training.live import Feed
 from mmtool.training.recipe import Recipe, make_optimizer, rate
@@ -74,6 +74,8 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     best_state: dict[str, Tensor] = {}
     state = State(best_epoch=recipe.epochs)
+    with devices.watched("training", lower):
+        source = Source(part.table.inputs, device)
     if (kept := keeper.load()) is not None:
         state, best_state = _restore(kept, graph, optimizer, schedule, scaler)
         watcher.skip(schedule.last_epoch)
@@ -98,7 +100,7 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
         if begun and part.held and kept is None:
             judge(0)
         while state.epoch <= recipe.epochs and not (part.held and state.epoch - 1 - state.best_epoch >= recipe.patience):
-            for loss in _epoch(graph, part, feed, recipe, device, optimizer, schedule, scaler, state, ids):
+            for loss in _epoch(graph, part, source, feed, recipe, optimizer, schedule, scaler, state, ids):
                 watcher.step(loss)
                 if keeper.due():
                     keep()
@@ -126,21 +128,22 @@ def train(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.de
     return Outcome(state.best_epoch, state.best, state.curve)
 
 
-def _epoch(graph: Graph, part: Part, feed: Feed, recipe: Recipe, device: torch.device, optimizer: torch.optim.Optimizer,
+def _epoch(graph: Graph, part: Part, source: Source, feed: Feed, recipe: Recipe, optimizer: torch.optim.Optimizer,
            schedule: torch.optim.lr_scheduler.LambdaLR, scaler: Any, state: State, ids: Sequence[str]) -> Iterator[float]:
     """The rest of an epoch; yields the loss after every step of the optimizer, when the state can be kept."""
     graph.train()
+    device = source.device
     chance = chance_of(recipe.seed, state.epoch, 0)
-    order = shuffled(part.fit, chance)
+    order = shuffled(part.fit, chance, part.table.inputs)
     batches = _by_length(order, recipe.batch_size, feed.lengths, chance) if graph.live else _split(order, recipe.batch_size)
     prepared = feed.batches([at.tolist() for at in batches[state.step :]], state.epoch) if graph.live else None
     sizes = range(0, len(batches), recipe.accumulate)
     lasts = {min(start + recipe.accumulate, len(batches)) for start in sizes}
     gathered = 0.0
-    for at in batches[state.step :]:
+    left = batches[state.step :]
+    for at, inputs in zip(left, source.batches(left), strict=True):
         chance = chance_of(recipe.seed, state.epoch, state.step + 1)
         torch.manual_seed(chance.initial_seed())  # dropout, and whatever an encoder draws in training
-        inputs = to_device(take(part.table.inputs, at), device)
         if prepared is not None:
             with _autocast(device, recipe):
                 inputs |= graph.tokens(next(prepared), device)
@@ -205,11 +208,6 @@ def drop_masks(masks: dict[str, Tensor], share: float, generator: torch.Generato
     kept = present & (torch.rand(present.shape[-2:], generator=generator) >= share).to(present.device)
     kept = torch.where(kept.any(-1, keepdim=True), kept, present)
     return {n: masks[n] & kept[..., i : i + 1] for i, n in enumerate(names)}
-
-
-def shuffled(rows: Sequence[int], chance: torch.Generator) -> Tensor:
-    """The rows of an epoch in their order."""
-    return torch.tensor(rows)[torch.randperm(len(rows), generator=chance)]
 
 
 def chance_of(seed: int, epoch: int, step: int) -> torch.Generator:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtool.api import Tokens
+from mmtool.mapped import is_mapped, stretches
 from mmtool.network import Head, Network, only, subsets
+from mmtool.ragged import padded
 from mmtool.training import solve
 from mmtool.training.data import Data, Part
 from mmtool.training.solve import Problem, Solution
+from mmtool.training.streamed import Streamed, Stretch
 
 Curve = dict[str, Any]
 """One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
 TOLERANCE = 1e-7
+SOME_ROWS, SOME_NUMBERS = 1 << 14, 1 << 23
+"""Rows by which a strength is chosen where not all are in memory, and their numbers, at most."""
 
 
 def applies(network: Network) -> bool:
@@ -29,31 +35,36 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
           modality_dropout: float) -> tuple[dict[str, float], list[Curve]]:
     """Solve the heads of one target in place: each network on its part, `final` on the `fit` rows of `whole`.
 
-    The networks have their scales. Returns the L2 strength of each head, and the held-out loss along the strengths.
+    The networks have their scales. Of rows that stay in their files the strength is chosen on some, which stand for all:
+    where a Gaussian prior belongs to λ for n rows, it belongs to λ n / N for N. Then all are passed over. Returns
+    the L2 strength of each head, and the held-out loss along the strengths.
     """
     strengths, curves = {}, []
     heads = [Head(network, column) for network in networks]
     for number, name in enumerate(_names(networks[0])):
-        solvable, problems, held = [], [], []
+        solvable: list[tuple[Head, Data, Problem]] = []
+        held = []
         for head, part in zip(heads, parts, strict=True):
             _clear(head, number)
-            problem = _problem(head, name, part.table.of(column, part.fit)[0], modality_dropout)
+            data = part.table.of(column, part.fit)[0]
+            problem = _problem(head, name, _some(data), modality_dropout)
             if problem is not None:
-                solvable.append(head)
-                problems.append(problem)
-                held.append(_held_losses(head, name, part.table.of(column, part.held)[0]))
-        strength, solutions, path = solve.choose(problems, held)
-        for head, solution in zip(solvable, solutions, strict=True):
-            _put(head, number, solution)
+                solvable.append((head, data, problem))
+                held.append(_held_losses(head, name, _some(part.table.of(column, part.held)[0])))
+        strength, solutions, path = solve.choose([problem for _, _, problem in solvable], held)
+        for (head, data, _), solution in zip(solvable, solutions, strict=True):
+            _put(head, number, _on_all(head, name, data, modality_dropout, solution))
         strengths[name] = strength
         if path:
             curves.append({"name": name, "x": "l2", "at": [s for s, _ in path], "held": [loss for _, loss in path],
                            "best": strength})
         if final is not None:
             _clear(Head(final, column), number)
-            problem = _problem(Head(final, column), name, whole.table.of(column, whole.fit)[0], modality_dropout)
+            head, data = Head(final, column), whole.table.of(column, whole.fit)[0]
+            problem = _problem(head, name, _some(data), modality_dropout)
             if problem is not None:
-                _put(Head(final, column), number, problem.solve(strength, TOLERANCE))
+                solution = problem.solve(strength, TOLERANCE)
+                _put(head, number, _on_all(head, name, data, modality_dropout, solution, TOLERANCE))
     return strengths, curves
 
 
@@ -69,13 +80,10 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
     parts: list[tuple[Tensor, Data, Tensor]] = []
     chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
     for subset in chosen:
-        kept = only(data.inputs, subset)
-        there = torch.stack([t.present for t in kept.values()]).any(0).nonzero().flatten()
+        there = _there(data, subset)
         x, rows = _columns(head, name, data.rows(there), subset)
         if len(rows):
-            missing = len(head.names) - len(subset)
-            share = modality_dropout**missing * (1 - modality_dropout) ** len(subset)
-            parts.append((x, rows, torch.full((len(rows),), share)))
+            parts.append((x, rows, torch.full((len(rows),), _share(head, subset, modality_dropout))))
     if not parts:
         return None
     x = torch.cat([part[0] for part in parts])
@@ -85,6 +93,58 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
         return torch.cat([d.loss(head.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
 
     return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]))
+
+
+def _some(data: Data) -> Data:
+    """Rows in memory by which a strength is chosen: all that are there already, or some that are spread over all."""
+    if not is_mapped(data.inputs):
+        return data
+    most = min(SOME_ROWS, SOME_NUMBERS // sum(t.dim for t in data.inputs.values()))
+    at = torch.arange(len(data)) if len(data) <= most else torch.linspace(0, len(data) - 1, most, dtype=torch.float64).long()
+    part = data.rows(at)
+    return Data(padded(part.inputs), part.y, part.lengths)
+
+
+def _on_all(head: Head, name: str, data: Data, modality_dropout: float, begun: Solution, tolerance: float = 1e-4) -> Solution:
+    """The solution for all rows, from that for some."""
+    problem = _streamed(head, name, data, modality_dropout) if is_mapped(data.inputs) else None
+    if problem is None:
+        return begun
+    problem.begin(begun)
+    return problem.solve(begun.strength * len(_some(data)) / len(data), tolerance)
+
+
+def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Streamed | None:
+    """The problem of rows that stay in their files."""
+    chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
+    usable = [(subset, there) for subset in chosen if len(there := _there(data, subset))]
+
+    def passes() -> Iterator[Stretch]:
+        for subset, there in usable:
+            for part in in_stretches(data.rows(there)):
+                x, rows = _columns(head, name, part, subset)
+                if len(rows):
+                    yield Stretch(x, partial(rows.loss, head.task), _share(head, subset, modality_dropout))
+
+    return Streamed(passes, _linear(head, 0).out_features) if any(True for _ in passes()) else None
+
+
+def in_stretches(data: Data) -> Iterator[Data]:
+    """All rows, some at a time, in memory."""
+    for at in stretches(data.inputs) if len(data) else ():
+        part = data.rows(torch.arange(at.start, at.stop))
+        yield Data(padded(part.inputs), part.y, part.lengths)
+
+
+def _there(data: Data, subset: Sequence[str]) -> Tensor:
+    """Numbers of the rows that have an input of the subset."""
+    return torch.stack([data.inputs[n].present for n in subset]).any(0).nonzero().flatten()
+
+
+def _share(head: Head, subset: Sequence[str], modality_dropout: float) -> float:
+    """How probable it is that modality dropout leaves these inputs."""
+    missing = len(head.names) - len(subset)
+    return float(modality_dropout**missing * (1 - modality_dropout) ** len(subset))
 
 
 def _columns(head: Head, name: str, data: Data, subset: Sequence[str]) -> tuple[Tensor, Data]:

@@ -108,7 +108,12 @@ class Run:
     @cached_property
     def solved(self) -> bool:
         """Is nothing learned but heads that can be solved for?"""
-        return self.settings.optimizer == "auto" and not self.learning and self.solvable(self.prepare(*self.whole))
+        return self.settings.optimizer == "auto" and not self.learning and self.solvable(self.last)
+
+    @cached_property
+    def last(self) -> Network:
+        """A new network for every learning row; whoever trains it is the only one to use it."""
+        return self.prepare(*self.whole)
 
     def go(self, pairs: Sequence[tuple[list[int], list[int]]], how: str) -> Result:
         """Fit each pair of (fit, held-out) rows, and the final network."""
@@ -117,7 +122,7 @@ class Run:
         return self._solve(parts, networks, how) if self.solved else self._descend(parts, networks, how)
 
     def _solve(self, parts: list[tuple[Part, dict[str, Encoder]]], networks: list[Network], how: str) -> Result:
-        final = self.prepare(*self.whole)
+        final = self.last
         strengths, curves = self.heads([p for p, _ in parts], networks, final, self.whole[0])
         for column, found in strengths.items():
             of = f"{column}: " if len(strengths) > 1 else ""

@@ -77,26 +77,33 @@ class Problem:
 
     def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
         """The optimum for λ = strength x mean squared length of a row; stops where no gradient exceeds `tolerance`."""
-        penalty, width = strength * self.scale, self.z.shape[1]
+        penalty = strength * self.scale
         axis = (CURVATURE * self.squares + penalty).sqrt().unsqueeze(1)  # [r, 1]
         z = self.z / axis.T
 
-        def value(flat: Array) -> tuple[float, Array]:
-            p = torch.from_numpy(flat).view(width + 1, self.outputs).requires_grad_()
+        def value(p: Tensor) -> tuple[float, Tensor]:
+            p.requires_grad_()
             with torch.enable_grad():
                 total = (self.weights * self.loss(z @ p[:-1] + p[-1])).sum() + penalty / 2 * (p[:-1] / axis).square().sum()
-            total.backward()
-            assert p.grad is not None
-            return total.item(), p.grad.numpy().ravel()
+            (grad,) = torch.autograd.grad(total, p)
+            return total.item(), grad
 
-        start = torch.cat([self.at[:-1] * axis, self.at[-1:]])
-        found = minimize(value, start.numpy().ravel(), jac=True, method="L-BFGS-B",
-                         options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": 1e-15,
-                                  "maxcor": 20})
-        p = torch.from_numpy(found.x.copy()).view(width + 1, self.outputs)
+        p, gradient = minimise(value, torch.cat([self.at[:-1] * axis, self.at[-1:]]), tolerance)
         self.at = torch.cat([p[:-1] / axis, p[-1:]])
         weight = (self.basis @ self.at[:-1]).T.contiguous()  # [K, D]
-        return Solution(strength, weight, self.at[-1].clone(), float(np.abs(found.jac).max()))
+        return Solution(strength, weight, self.at[-1].clone(), gradient)
+
+
+def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> tuple[Tensor, float]:
+    """L-BFGS from `start`, float64: where it ended, and the gradient's largest entry there. `value`: with its gradient."""
+
+    def flat(p: Array) -> tuple[float, Array]:
+        loss, grad = value(torch.from_numpy(p).view(start.shape))
+        return loss, grad.numpy().ravel()
+
+    found = minimize(flat, start.numpy().ravel(), jac=True, method="L-BFGS-B",
+                     options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": 1e-15, "maxcor": 20})
+    return torch.from_numpy(found.x.copy()).view(start.shape), float(np.abs(found.jac).max())
 
 
 def choose(problems: Sequence[Problem], held: Sequence[Callable[[Solution], Tensor]],

@@ -21,9 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mmtool import devices
 from mmtool.api import Tokens
 from mmtool.errors import MMToolError
+from mmtool.mapped import is_mapped
 from mmtool.network import Network, take
 from mmtool.ragged import is_ragged
 from mmtool.training import affine, descend
+from mmtool.training.batches import shuffled
 from mmtool.training.data import Answers, Part
 from mmtool.training.graph import Graph
 from mmtool.training.recipe import Recipe, rate
@@ -139,7 +141,8 @@ class _Stack:
     def _scale_ahead(self) -> dict[str, Tokens] | None:
         """Every network's inputs by its own scales, `[R N, T, D]`, once instead of in each step; None where they are many."""
         tables = [run.part.table.inputs for run in self.runs]
-        size = 4 * sum(t.values.numel() for table in tables for t in table.values()) if not is_ragged(tables[0]) else MOST_BYTES
+        lazy = is_ragged(tables[0]) or is_mapped(tables[0])
+        size = MOST_BYTES if lazy else 4 * sum(t.values.numel() for table in tables for t in table.values())
         if size >= MOST_BYTES:
             return None
         found = {}
@@ -198,7 +201,7 @@ class _Stack:
         taken = 0
         with torch.random.fork_rng(devices=[]):
             for epoch in range(1, self.recipe.epochs + 1):
-                orders = {r: descend.shuffled(self.runs[r].part.fit, descend.chance_of(self.recipe.seed, epoch, 0))
+                orders = {r: shuffled(self.runs[r].part.fit, descend.chance_of(self.recipe.seed, epoch, 0), {})
                           for r in self.active}
                 totals = torch.zeros(len(self.active))
                 for step in range(len(sizes[0])):

@@ -1,0 +1,86 @@
+"""The exact way to train a linear head on rows that are too many to load: the problem of `solve`, summed up in stretches.
+
+Each step of L-BFGS passes over all rows, and nothing is kept of them. The principal axes that scale the problem are those of
+some rows; they change no solution, only how many steps it takes. Shapes: N rows, D features, K outputs, n rows of a stretch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmtool.training import solve
+from mmtool.training.solve import Solution
+
+AXES_ROWS = 1 << 14
+"""Rows, the first that come, from which the axes are taken."""
+PRECISE = 1e-6
+"""The least tolerance that float32 products of so many rows can reach."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows `x [n, D]`, float32, their losses of outputs `[n, K]`, and the weight of each."""
+
+    x: Tensor
+    loss: Callable[[Tensor], Tensor]
+    weight: float
+
+
+class Streamed:
+    """As `solve.Problem`; `stretches` gives all rows anew at every call."""
+
+    def __init__(self, stretches: Callable[[], Iterable[Stretch]], outputs: int) -> None:
+        self.stretches, self.outputs = stretches, outputs
+        total, squares, self.width, seen = 0.0, 0.0, 0, 0
+        gram = torch.zeros(0, 0, dtype=torch.float64)
+        for part in stretches():
+            self.width = part.x.shape[1]
+            total += part.weight * len(part.x)
+            squares += part.weight * float(part.x.square().sum(dtype=torch.float64))
+            if seen < AXES_ROWS:
+                own = (part.x.T @ part.x).double()
+                gram = own if not seen else gram + own
+                seen += len(part.x)
+        self.total = total
+        self.scale = squares / total or 1.0
+        values, self.basis = torch.linalg.eigh(gram)  # [D], [D, D]
+        self.squares = (values / seen).clamp(min=0)  # [D], of a row along each axis
+        self.at = torch.zeros(self.width + 1, outputs, dtype=torch.float64)
+
+    def begin(self, known: Solution) -> None:
+        """Start from a solution for other rows."""
+        self.at = torch.cat([self.basis.T @ known.weight.T, known.bias.unsqueeze(0)])
+
+    def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
+        """The optimum for λ = strength x mean squared length of a row."""
+        penalty = strength * self.scale
+        axis = (solve.CURVATURE * self.squares + penalty).sqrt().unsqueeze(1)  # [D, 1]
+
+        def value(p: Tensor) -> tuple[float, Tensor]:
+            loss, weight, bias = self._pass(self.basis @ (p[:-1] / axis), p[-1])
+            own = p[:-1] / axis
+            grad = torch.cat([(self.basis.T @ weight) / axis + penalty * own / axis, bias.unsqueeze(0)])
+            return loss + float(penalty / 2 * own.square().sum()), grad
+
+        start = torch.cat([self.at[:-1] * axis, self.at[-1:]])
+        p, gradient = solve.minimise(value, start, max(tolerance, PRECISE))
+        self.at = torch.cat([p[:-1] / axis, p[-1:]])
+        return Solution(strength, (self.basis @ self.at[:-1]).T.contiguous(), self.at[-1].clone(), gradient)
+
+    def _pass(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Mean loss and its gradients by `weight [D, K]` and `bias [K]`, all float64."""
+        loss, by_weight, by_bias = 0.0, torch.zeros_like(weight), torch.zeros_like(bias)
+        narrow = weight.float()
+        for part in self.stretches():
+            outputs = ((part.x @ narrow).double() + bias).requires_grad_()  # [n, K]
+            with torch.enable_grad():
+                own = part.loss(outputs).sum() * (part.weight / self.total)
+            (grad,) = torch.autograd.grad(own, outputs)
+            loss += float(own.detach())
+            by_weight += part.x.T @ grad.float()
+            by_bias += grad.sum(0)
+        return loss, by_weight, by_bias
