@@ -205,7 +205,7 @@ class _Run:
         return {n: Cache(cache.home() / self.stamps[n], packs.get(n)) for n in self.readings}
 
     def _fill(self, loop: BlockLoop, pool: Readers, done: int, caches: dict[str, Cache | None]) -> None:
-        rows = (pair for number, pair in enumerate(ids_and_rows(self.manifest)) if number >= done)
+        rows = ids_and_rows(self.manifest, done)
         number = self.partial.shards_done
         part, encoded = Part(statuses={n: [] for n in self.readings}), {n: list[Encoded]() for n in self.readings}
         with console.progress("extract", self.about.rows, done) as advance:

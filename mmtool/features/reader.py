@@ -105,7 +105,7 @@ class Features:
         """How many cells of each upstream input are ok, missing and bad."""
         from mmtool.features.rows import counted
 
-        return {name: counted(self.rows[status_column(name)].to_pylist())
+        return {name: counted(self.rows[status_column(name)])
                 for name in sorted(self.header["upstream"]["inputs"] if self.header.get("upstream") else self.inputs)}
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
