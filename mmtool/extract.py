@@ -25,6 +25,7 @@ from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
+from mmtool.garbage import settled
 from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
@@ -177,7 +178,7 @@ class _Run:
         workers, modalities = self.settings.workers, [r.source.modality for r in self.readings.values()]
         loop_workers = default_workers(self.about.rows - done, modalities) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)
-        with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
+        with settled(), Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
             loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"],
                                       f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}
