@@ -155,7 +155,7 @@ class Cache:
         tensors = {
             "keys": torch.frombuffer(bytearray.fromhex("".join(keys)), dtype=torch.uint8).reshape(-1, KEY_BYTES),
             "blocks": torch.frombuffer(bytearray(b"".join(blocks)), dtype=torch.uint8).reshape(-1, 8),
-            "lengths": torch.tensor([len(r) for r in rows]), "values": torch.cat(list(rows))}
+            "lengths": torch.tensor([r.shape[0] for r in rows]), "values": torch.cat(list(rows))}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # A pack that a power cut spoils is seen by its seal, and its rows are computed again.
