@@ -46,13 +46,13 @@ ENTRY = "[mmtool.encoders]\nscale-nothing = mmtool_scale:Nothing\n"
 
 @dataclass
 class Run:
-    """One command: seconds, CPU seconds with those of its readers, and the peak memory of the command and of its largest
-    reader, in MiB."""
+    """One command: seconds, CPU seconds of it and of its readers, and the peak memory of it and of its largest reader, in MiB."""
 
     seconds: float
-    cpu_seconds: float
-    parent_mib: float
-    reader_mib: float
+    parent_cpu: float = 0.0
+    reader_cpu: float = 0.0
+    parent_mib: float = 0.0
+    reader_mib: float = 0.0
 
 
 def install(folder: Path) -> None:
@@ -72,12 +72,14 @@ def table(path: Path, rows: int) -> Path:
     return path
 
 
-def _peak(process: int) -> float:
-    """VmHWM in MiB; 0 where the process is gone or the system tells none."""
+def _used(process: int) -> tuple[float, float]:
+    """CPU seconds and VmHWM in MiB; zeros where the process is gone or the system tells none."""
     with suppress(OSError, StopIteration):
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-    return 0.0
+        peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), peak
+    return 0.0, 0.0
 
 
 def _children(process: int) -> list[int]:
@@ -90,23 +92,26 @@ def run(place: Path, arguments: list[str], *, until: threading.Event | None = No
     """`mmtool ARGUMENTS`; ended by Ctrl-C where `until` is set."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(place / "plugin"), os.environ.get("PYTHONPATH", "")]),
                    "MMTOOL_CACHE": str(place / "cache")}
-    before, started = os.times(), time.monotonic()
+    started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "mmtool", *arguments], env=environment, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
-    parent = reader = 0.0
+    found = Run(0.0)
+    readers: dict[int, float] = {}
     while process.poll() is None:
-        parent = max(parent, _peak(process.pid))
-        reader = max([reader, *map(_peak, _children(process.pid))])
+        cpu, peak = _used(process.pid)
+        found.parent_cpu, found.parent_mib = max(found.parent_cpu, cpu), max(found.parent_mib, peak)
+        for child in _children(process.pid):
+            cpu, peak = _used(child)
+            readers[child], found.reader_mib = max(readers.get(child, 0.0), cpu), max(found.reader_mib, peak)
         if until is not None and until.is_set():
             process.terminate()
             until = None
         time.sleep(0.02)
-    seconds, after = time.monotonic() - started, os.times()
+    found.seconds, found.reader_cpu = time.monotonic() - started, sum(readers.values())
     told = process.stderr.read() if process.stderr else ""
     if process.returncode not in (0, 130):
         raise SystemExit(f"mmtool {' '.join(arguments)} ended with {process.returncode}:\n{told}")
-    cpu = sum(after[2:4]) - sum(before[2:4])
-    return Run(seconds, cpu, parent, reader)
+    return found
 
 
 def extract(place: Path, manifest: Path, output: Path, more: list[str], until: threading.Event | None = None) -> Run:
@@ -168,7 +173,8 @@ def measure(rows: int = 1_000_000, *, cached: bool = True, folder: Path | None =
         shutil.rmtree(place / "cache", ignore_errors=True)
         scan, _ = resumed(place, many, place / "again", rows, more)
         return {"rows": rows, "seconds": large.seconds, "rows_per_second": rows / large.seconds,
-                "cpu_us_per_row": (large.cpu_seconds - small.cpu_seconds) / max(rows - FEW, 1) * 1e6,
+                "parent_us_per_row": (large.parent_cpu - small.parent_cpu) / max(rows - FEW, 1) * 1e6,
+                "readers_us_per_row": (large.reader_cpu - small.reader_cpu) / max(rows - FEW, 1) * 1e6,
                 "resume_scan_seconds": scan, "small_mib": small.parent_mib, "large_mib": large.parent_mib,
                 "memory_ratio": large.parent_mib / small.parent_mib,
                 "reader_small_mib": small.reader_mib, "reader_large_mib": large.reader_mib,
