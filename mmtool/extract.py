@@ -178,7 +178,8 @@ class _Run:
         workers, modalities = self.settings.workers, [r.source.modality for r in self.readings.values()]
         loop_workers = default_workers(self.about.rows - done, modalities) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)
-        with settled(), Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
+        # Readers before the engine touches a GPU, which does not survive a fork.
+        with settled(), Readers(loop_workers, loop.jobs) as pool:
             loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"],
                                       f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}

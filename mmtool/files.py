@@ -38,7 +38,8 @@ def writing(path: Path, named: Callable[[], Path] | None = None, *, durable: boo
     """A file that takes the place of `path` when the block ends well: write, fsync, rename, fsync of the folder.
 
     Its mode is 0666 less the umask. `named` tells at the end which name in the same folder it takes instead. Not `durable`:
-    without either fsync, for what is checked whenever it is read and can be made again. Raises OSError, which then names `path`.
+    without either fsync, for what is checked whenever it is read and can be made again. Raises OSError, which then names
+    `path`.
     """
     path = Path(os.path.realpath(path))
     sweep_once(path.parent)

@@ -1,4 +1,4 @@
-"""Python's search for garbage, kept off what stays: it looks at every object again and again while a long loop makes new ones."""
+"""Python's search for garbage, kept off what stays: a long loop has it look at every object again and again."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmtool import tensorfile
 from mmtool.api import Tokens
 from mmtool.errors import ArtefactError, storage_error
-from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name, status_column
+from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name
 from mmtool.features.header import AGAIN, read_header
 from mmtool.ragged import Ragged
 from mmtool.sealing import altered, sha256_of_file
@@ -103,10 +103,9 @@ class Features:
 
     def cells(self) -> dict[str, dict[str, int]]:
         """How many cells of each upstream input are ok, missing and bad."""
-        from mmtool.features.rows import counted
+        from mmtool.features.rows import count_cells
 
-        return {name: counted(self.rows[status_column(name)])
-                for name in sorted(self.header["upstream"]["inputs"] if self.header.get("upstream") else self.inputs)}
+        return count_cells(self._file(ROWS) or self.folder / ROWS, self.header, self.inputs)
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
         """The tokens of some rows of an input, `[B, T, D]`."""

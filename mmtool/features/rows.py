@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -27,6 +29,7 @@ from mmtool.tensorfile import damaged, open_plain
 OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
 USABLE = ("ok", "missing")
 """Statuses that are no error."""
+BATCH_ROWS = 1 << 16
 
 
 MOST_TEXT, MOST_GROWTH = 4 << 30, 50
@@ -115,6 +118,38 @@ def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
     A few bytes can stand for terabytes of equal texts, so they are read as a dictionary and counted first.
     Raises ArtefactError, StorageError.
     """
+    with _read(path, header, inputs) as (opened, size):
+        found = opened.read()
+        if len(found) != header["rows"]:
+            raise Unsound(f"it holds {len(found)} rows instead of {header['rows']}")
+        if sum(map(_bytes_of, found.columns)) > max(MOST_TEXT, MOST_GROWTH * size):
+            raise Unsound("its texts are too large for a file of its size")
+        found = pa.table([column.cast(pa.string()) for column in found.columns], found.column_names)
+        found.validate(full=True)
+        return found
+
+
+def count_cells(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many cells of each input, or upstream input, are ok, missing and bad; some rows at a time. Raises as `read_rows`."""
+    names = _upstream(header, inputs)
+    totals = {name: Counter(counted(pa.array([], pa.string()))) for name in names}
+    with _read(path, header, inputs) as (opened, _):
+        for batch in opened.iter_batches(BATCH_ROWS, columns=[status_column(name) for name in names]):
+            for name in names:
+                column = batch.column(status_column(name))
+                column.validate(full=True)
+                totals[name].update(counted(column))
+        if any(total.total() != header["rows"] for total in totals.values()):
+            raise Unsound(f"it does not hold {header['rows']} rows")
+    return {name: dict(total) for name, total in totals.items()}
+
+
+@contextmanager
+def _read(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """The file, texts as dictionaries, with the rows and columns that the header states, and its bytes.
+
+    Raises ArtefactError and StorageError, also for what the block raises.
+    """
     try:
         with open_plain(path) as f:
             size = os.fstat(f.fileno()).st_size
@@ -128,14 +163,7 @@ def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
             if lacking := sorted(needed - set(schema.names)):
                 raise Unsound(f"it has no column {lacking[0]!r}")
             f.seek(0)
-            found = pq.ParquetFile(f, read_dictionary=schema.names).read()
-        if len(found) != header["rows"]:
-            raise Unsound(f"it holds {len(found)} rows instead of {header['rows']}")
-        if sum(map(_bytes_of, found.columns)) > max(MOST_TEXT, MOST_GROWTH * size):
-            raise Unsound("its texts are too large for a file of its size")
-        found = found.cast(schema.remove_metadata())
-        found.validate(full=True)
-        return found
+            yield pq.ParquetFile(f, read_dictionary=schema.names), size
     except Unsound as error:
         raise damaged(path, str(error), AGAIN) from None
     except (pa.ArrowException, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:

@@ -46,7 +46,7 @@ ENTRY = "[mmtool.encoders]\nscale-nothing = mmtool_scale:Nothing\n"
 
 @dataclass
 class Run:
-    """One command: seconds, CPU seconds of it and of its readers, and the peak memory of it and of its largest reader, in MiB."""
+    """One command: seconds, CPU seconds of it and of its readers, peak memory of it and of its largest reader in MiB."""
 
     seconds: float
     parent_cpu: float = 0.0
