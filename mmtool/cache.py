@@ -55,6 +55,11 @@ def evict(root: Path, limit_bytes: int | None = None) -> None:
         total -= size
 
 
+def packs_of(folder: Path) -> list[str]:
+    """The names of an encoder fingerprint's packs, sorted."""
+    return sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
+
+
 @dataclass(frozen=True)
 class _Pack:
     """An open pack: `keys [N, 32]`, `values [sum T, D]`, and where each row's begin in them."""
@@ -71,7 +76,7 @@ class Cache:
         self.folder = folder
         self._unusable = False
         self._verified: set[tuple[int, int, int]] = set()
-        there = sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
+        there = packs_of(folder)
         self.packs = there if packs is None else [p for p in there if p in set(packs)]
         indices = [self._index(name) for name in self.packs]
         self._starts = list(accumulate((len(keys) for keys, _ in indices), initial=0))

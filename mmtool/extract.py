@@ -159,12 +159,10 @@ class _Run:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
         if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
             cache.evict(cache.home())
-        caches = self._caches({})
-        packs = {n: c.packs for n, c in caches.items() if c is not None}
+        packs = {n: cache.packs_of(cache.home() / stamp) for n, stamp in self.stamps.items()} if self.settings.use_cache else {}
         state = self.partial.begin({
             "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(), "packs": packs})
-        if state["packs"] != packs:  # resumed: other runs have added to the cache since
-            caches = self._caches(state["packs"])
+        caches = self._caches(state["packs"])  # of a resumed run those that it began with: others have been added since
         torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
             if reading.fitted:
