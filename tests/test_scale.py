@@ -14,6 +14,7 @@ import torch
 from mmtool.cache import Cache
 from mmtool.errors import MMToolError
 from mmtool.features.part import Part
+from mmtool.features.reader import all_finite
 from mmtool.features.rows import count, count_cells, join, read_rows, write_errors, write_part
 from mmtool.garbage import settled
 from mmtool.manifest import open as opening
@@ -149,3 +150,13 @@ def test_what_is_kept_from_the_search_is_let_go_again() -> None:
         assert gc.get_freeze_count() > before
         raise ValueError("out")
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_large_values_are_finite_and_the_infinite_are_found_wherever_they_are(dtype: torch.dtype) -> None:
+    values = torch.full((600, 3), torch.finfo(dtype).max, dtype=dtype)  # their sum is not finite
+    assert all_finite(values) and all_finite(values[:0])
+    for wrong in (float("inf"), -float("inf"), float("nan")):
+        for at in (0, 255, 256, 599):
+            assert not all_finite(values.clone().index_fill_(0, torch.tensor([at]), wrong))
+    assert not all_finite(torch.tensor([[float("inf"), -float("inf")]], dtype=dtype))
