@@ -163,8 +163,7 @@ class Cache:
             "lengths": torch.tensor([r.shape[0] for r in rows]), "values": torch.cat(list(rows))}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # A pack that a power cut spoils is seen by its seal, and its rows are computed again.
-            files.write_bytes(self.folder / f"{name}.safetensors", sealing.sealed(tensors, {}), durable=False)
+            files.write_bytes(self.folder / f"{name}.safetensors", sealing.sealed(tensors, {}))
         except OSError as error:  # a full or read-only cache must not cost the work that it would spare
             self._unusable = True
             console.warn(f"the cache {self.folder.parent} cannot be written ({error.strerror}); going on without it")

@@ -34,12 +34,11 @@ STALE_SECONDS = 86400.0
 
 
 @contextmanager
-def writing(path: Path, named: Callable[[], Path] | None = None, *, durable: bool = True) -> Iterator[IO[bytes]]:
+def writing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` when the block ends well: write, fsync, rename, fsync of the folder.
 
-    Its mode is 0666 less the umask. `named` tells at the end which name in the same folder it takes instead. Not `durable`:
-    without either fsync, for what is checked whenever it is read and can be made again. Raises OSError, which then names
-    `path`.
+    Its mode is 0666 less the umask. `named` tells at the end which name in the same folder it takes instead. Raises OSError,
+    which then names `path`.
     """
     path = Path(os.path.realpath(path))
     sweep_once(path.parent)
@@ -48,8 +47,7 @@ def writing(path: Path, named: Callable[[], Path] | None = None, *, durable: boo
         try:
             yield f
             f.flush()
-            if durable:
-                os.fsync(f.fileno())
+            os.fsync(f.fileno())
             if fcntl is None:
                 f.close()  # Windows renames no file that is open
             temporary.replace(path if named is None else named())
@@ -61,8 +59,7 @@ def writing(path: Path, named: Callable[[], Path] | None = None, *, durable: boo
         finally:
             with suppress(OSError):  # what could not be written was told already
                 f.close()
-        if durable:
-            sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno and (error.filename is None or Path(error.filename).name.startswith(PREFIX)
                             or Path(error.filename) == path.parent):
@@ -80,9 +77,9 @@ def _new(folder: Path) -> tuple[Path, IO[bytes]]:
         f.close()  # another run swept it in the instant before it was held
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> str:
-    """The whole file at once, as `writing` does; returns the SHA-256 of the data."""
-    with writing(path, durable=durable) as f:
+def write_bytes(path: Path, data: bytes) -> str:
+    """The whole file at once; returns the SHA-256 of the data."""
+    with writing(path) as f:
         f.write(data)
     return hashlib.sha256(data).hexdigest()
 

@@ -119,7 +119,7 @@ def test_cells_are_counted_some_rows_at_a_time(parts: list[Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("spoil", [lambda data: bytes(len(data)), lambda data: b"", lambda data: data[: len(data) // 2]])
-def test_a_pack_that_a_power_cut_spoilt_is_dropped_and_its_rows_are_new(tmp_path: Path, spoil: object) -> None:
+def test_a_pack_that_was_spoilt_is_dropped_and_its_rows_are_new(tmp_path: Path, spoil: object) -> None:
     keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
     Cache(tmp_path).put([(key, b"1" * 8, torch.ones(1, 2)) for key in keys])
     Cache(tmp_path).put([(keys[0], b"2" * 8, torch.zeros(1, 2))])
