@@ -1,27 +1,25 @@
-"""Running an encoder over one block of prepared cells, on a chosen device and in a chosen precision.
+"""Running an encoder over blocks of prepared cells, on a chosen device and in a chosen precision.
 
-What is batched with what is a function of the block alone, so that equal blocks give equal bits.
+What is batched with what is a function of the block alone, so that equal blocks give equal bits, whichever lane runs them.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmtool import devices
+from mmtool import console, devices
 from mmtool.api import Encoder, Tokens
 from mmtool.encoding import pad
 from mmtool.errors import DeviceError, UsageError
-
-Keep = Literal["pooled", "tokens", "space"]
-"""What is kept of a cell: one pooled vector, every token, or its vector in the space that the encoder states."""
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from mmtool.inference import paths
+from mmtool.inference.lanes import Lanes
+from mmtool.inference.paths import DTYPES as DTYPES
+from mmtool.inference.paths import Keep as Keep
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,10 +56,13 @@ def be_deterministic(device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def choose_batch_size(text: str, device: torch.device) -> int:
-    """A number, or `auto`: 32 on a CPU, where more gains nothing, 128 elsewhere. Raises UsageError."""
+def choose_batch_size(text: str, device: torch.device, modality: str = "") -> int:
+    """A number, or `auto`: 128, but on a CPU 8 cells of media, whose values its caches then hold, and 32 others.
+
+    Raises UsageError.
+    """
     if text == "auto":
-        return 32 if device.type == "cpu" else 128
+        return 128 if device.type != "cpu" else 8 if modality in ("image", "audio") else 32
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise UsageError(f"--batch-size {text!r} is no positive number", "give a number, or auto")
     return int(text)
@@ -77,7 +78,7 @@ def check_precision(name: str) -> None:
 class Engine:
     """One encoder on its device. `batch_size` falls by half whenever memory runs out; `halved` says so.
 
-    `name` is what errors call it.
+    `name` is what errors call it. As made, it runs the encoder's plain path in the calling thread; `gear` is for many rows.
     """
 
     encoder: Encoder
@@ -86,6 +87,9 @@ class Engine:
     batch_size: int
     name: str = ""
     halved: bool = field(default=False)
+    lanes: Lanes | None = None
+    tier: str = "plain"
+    path: paths.Path = "plain"
 
     def __post_init__(self) -> None:
         self.name = self.name or f"encoder {type(self.encoder).__name__}"
@@ -93,51 +97,103 @@ class Engine:
         with devices.watched(self.name, f"its weights do not fit into the memory of {self.device}: use --device cpu, or a "
                                         "smaller encoder"):
             self.encoder = self.encoder.to(self.device).eval()
+        self._plain: dict[Keep, paths.Run] = {}
+        self._fast: tuple[torch.Size, Keep, paths.Run] | None = None
+        self._chosen = True
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch that a batch has."""
+        return torch.get_num_threads() if self.lanes is None else self.lanes.threads
+
+    def gear(self, lanes: Lanes | None, tier: str = "plain") -> None:
+        """From here on batches go to `lanes`, by the fastest path of a `tier` that the first of them shows to be right.
+
+        None: back to the plain path in the calling thread.
+        """
+        self.lanes, self.tier, self.path, self._fast = lanes, tier, "plain", None
+        self._chosen = lanes is None
+
+    def start(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = ()) -> Pending:
+        """Begin with prepared cells (None: no usable cell there); `ids` are what errors call the cells' rows."""
+        batches = list(plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"))
+        if not self._chosen and batches:
+            self._choose([cell for i in batches[0] if (cell := prepared[i]) is not None], keep)
+        return Pending(self, prepared, batches, keep, ids)
 
     def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = (),
                done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:
-        """Prepared cells (None: no usable cell there) -> tokens `[T, D]` of each on the CPU, T = 1 unless `keep` is tokens.
+        """Prepared cells -> tokens `[T, D]` of each on the CPU, T = 1 unless `keep` is tokens; None for None.
 
-        `done` is told the cells of each batch; `ids` are what errors call the cells' rows. Raises DeviceError where one cell
-        alone does not fit, or the device fails.
+        `done` is told the cells of each batch. Raises DeviceError where one cell alone does not fit, or the device fails.
         """
-        out: list[Tensor | None] = [None] * len(prepared)
-        for batch in plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"):
-            start = 0
-            while start < len(batch):
-                part = batch[start : start + self.batch_size]
-                if all(prepared[i] is None for i in part):  # what is left of a batch after memory ran out
-                    start += len(part)
-                    continue
+        return self.start(prepared, keep=keep, ids=ids).result(done)
+
+    def _choose(self, cells: list[Tensor], keep: Keep) -> None:
+        """Find the path for cells of one shape, on a whole batch of the first ones."""
+        from mmtool.inference import choice
+
+        self._chosen = True
+        if self.lanes is None or len({cell.shape for cell in cells}) > 1:
+            return
+        x, lengths = self._batch(cells, self.batch_size)
+        lanes = self.lanes
+        try:
+            found = lanes.submit(lambda: choice.fastest(
+                self.encoder, keep, self.device, self.precision, x, lengths, most=self.tier, lanes=lanes.count,
+                threads=lanes.threads)).result()
+        except (RuntimeError, MemoryError) as error:  # the batches will tell it as they meet it
+            if not devices.ran_out(error):
+                raise
+            return
+        self.path = found.path
+        if found.path != "plain":
+            self._fast = x.shape, keep, found.run
+        for why in found.refused:
+            if self.tier == "openvino" or "as far from" in why:
+                console.warn(f"{self.name}: {why}; going on with the {found.path} path")
+
+    def run(self, cells: list[Tensor | None], keep: Keep, rows: Sequence[str]) -> list[Tensor]:
+        """One batch, in this thread; in halves where memory runs out."""
+        out: list[Tensor] = []
+        start, size = 0, min(len(cells), self.batch_size)
+        while start < len(cells):
+            part = cells[start : start + size]
+            if all(cell is None for cell in part):
+                out += [torch.zeros(0)] * len(part)
+            else:
                 try:
-                    rows = self._forward([prepared[i] for i in part], keep)
+                    out += self._forward(part, keep)
                 except (RuntimeError, MemoryError) as error:
-                    self._halve(error, len(part), [ids[i] for i in part if ids])
+                    size = self._halve(error, len(part), rows[start : start + len(part)])
                     continue
-                for i, row in zip(part, rows, strict=True):
-                    if prepared[i] is not None:
-                        out[i] = row
-                start += len(part)
-                done(len(part))
+            start += len(part)
         return out
 
     def _forward(self, cells: list[Tensor | None], keep: Keep) -> list[Tensor]:
         given = next(c for c in cells if c is not None)
-        x, lengths = pad([torch.zeros_like(given) if c is None else c for c in cells])
-        with torch.inference_mode(), self._autocast():
-            tokens = self.encoder(x.to(self.device), lengths.to(self.device))
-            if keep == "pooled":
-                tokens = Tokens.pooled(self.encoder.pool(tokens))
-            elif keep == "space":
-                tokens = Tokens.pooled(self.encoder.to_space(tokens))
-        return [row.to("cpu", DTYPES[self.precision]) for row in tokens.rows()]
+        whole = [torch.zeros_like(given) if c is None else c for c in cells]
+        run, fast = self._plain.setdefault(keep, paths.plain(self.encoder, keep, self.device, self.precision)), self._fast
+        if fast is not None and keep == fast[1] and given.shape == fast[0][1:] and len(cells) <= fast[0][0] \
+                and all(c.shape == given.shape for c in whole):
+            x, lengths = self._batch(whole, fast[0][0])
+            run = fast[2]
+        else:
+            x, lengths = self._batch(whole, len(whole))
+        values, mask = run(x, lengths)
+        rows = Tokens(values[: len(cells)], mask[: len(cells)]).rows()
+        return [row.to("cpu", DTYPES[self.precision]) for row in rows]
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
+    def _batch(self, cells: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
+        """`x [size, L, ...]` and `lengths` on the device; a batch that is not full repeats its last cell."""
+        x, lengths = pad([*cells, *[cells[-1]] * (size - len(cells))])
+        if x.dim() == 4 and x.shape[1] == 3:  # pictures, in the layout that convolutions prefer
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            return x.pin_memory().to(self.device, non_blocking=True), lengths.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device), lengths.to(self.device)
 
-    def _halve(self, error: Exception, batch: int, rows: Sequence[str]) -> None:
+    def _halve(self, error: Exception, batch: int, rows: Sequence[str]) -> int:
         where = self.name + (f", rows from {rows[0]!r} on" if rows[1:] else f", row {rows[0]!r}" if rows else "")
         if not devices.ran_out(error):
             if (told := devices.device_error(error, where)) is None:
@@ -148,10 +204,36 @@ class Engine:
             raise DeviceError(f"{where}: one cell does not fit into the memory of {self.device}",
                               f"free some, use {way}" if self.device.type == "cpu" else f"use --device cpu, {way}",
                               code="E_DEVICE_MEMORY") from error
-        self.batch_size = max(1, batch // 2)
-        self.halved = True
+        self.batch_size = min(self.batch_size, max(1, batch // 2))
+        self.halved, self._fast = True, None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        return max(1, batch // 2)
+
+
+class Pending:
+    """A block whose batches are on their way; without lanes they run when they are asked for."""
+
+    def __init__(self, engine: Engine, prepared: Sequence[Tensor | None], batches: list[list[int]], keep: Keep,
+                 ids: Sequence[str]) -> None:
+        self.engine, self.prepared, self.batches, self.keep, self.ids = engine, prepared, batches, keep, ids
+        self.futures: list[Future[list[Tensor]]] = []
+        if engine.lanes is not None:
+            self.futures = [engine.lanes.submit(lambda batch=batch: self._run(batch)) for batch in batches]  # type: ignore[misc]
+
+    def _run(self, batch: list[int]) -> list[Tensor]:
+        return self.engine.run([self.prepared[i] for i in batch], self.keep, [self.ids[i] for i in batch if self.ids])
+
+    def result(self, done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:
+        """Tokens of each cell, as `Engine.encode` gives them."""
+        out: list[Tensor | None] = [None] * len(self.prepared)
+        for number, batch in enumerate(self.batches):
+            rows = self.futures[number].result() if self.futures else self._run(batch)
+            for i, row in zip(batch, rows, strict=True):
+                if self.prepared[i] is not None:
+                    out[i] = row
+            done(len(batch))
+        return out
 
 
 def plan(prepared: Sequence[Tensor | None], batch_size: int, *, padded: bool) -> Iterator[list[int]]:

@@ -19,13 +19,15 @@ from mmtool.cache import Cache
 from mmtool.engine import DTYPES, Engine, check_precision, choose_batch_size, choose_device
 from mmtool.errors import TOO_MANY_BAD, DataError, Interrupted, UsageError
 from mmtool.extraction import sources
-from mmtool.extraction.blocks import BlockLoop, Encoded
+from mmtool.extraction.blocks import BlockLoop, Encoded, in_gear
 from mmtool.extraction.folder import Partial
 from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
 from mmtool.garbage import settled
+from mmtool.inference.choice import choose_backend, tier
+from mmtool.inference.lanes import FEW_ROWS, threads_a_lane
 from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
@@ -49,6 +51,7 @@ class Settings:
     allow_random: bool = False
     device: str = "auto"
     precision: str = "fp32"
+    backend: str = "auto"
     batch_size: str = "auto"
     workers: int | None = None
     use_cache: bool = True
@@ -80,17 +83,18 @@ def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
     allowed_bad = parse_max_bad(settings.max_bad)
     check_target(output)
     device = choose_device(settings.device)
-    batch_size = choose_batch_size(settings.batch_size, device)
+    choose_batch_size(settings.batch_size, device)
     check_precision(settings.precision)
+    choose_backend(settings.backend, device, settings.precision, 0)
     with locked(output):
-        result = _extract(data, output, settings, device, batch_size)
+        result = _extract(data, output, settings, device)
     if result.bad_rows > allowed_bad(result.rows):
         result = replace(result, exit_code=TOO_MANY_BAD)
     _report(result, output, time.monotonic() - started, settings)
     return result
 
 
-def _extract(data: str | Manifest, output: Path, settings: Settings, device: torch.device, batch_size: int) -> Result:
+def _extract(data: str | Manifest, output: Path, settings: Settings, device: torch.device) -> Result:
     manifest = data if isinstance(data, Manifest) else open_aloud(data)
     about = scan(manifest)
     if taken := [c for c in about.columns if c.startswith(status_column(""))]:
@@ -100,7 +104,7 @@ def _extract(data: str | Manifest, output: Path, settings: Settings, device: tor
     partial = Partial(output, pooled=all(r.keep == "pooled" for r in readings))
     run = _Run(manifest, about, settings, device, readings, partial)
     try:
-        counts, bad_rows, cached = run.go(batch_size)
+        counts, bad_rows, cached = run.go()
     except KeyboardInterrupt:
         if not settings.kept:
             raise
@@ -147,7 +151,8 @@ class _Run:
         self.manifest, self.about, self.settings, self.device = manifest, about, settings, device
         self.readings = {r.name: r for r in sorted(readings, key=lambda r: r.name)}
         self.partial = partial
-        self.numerics = numerics(device, settings.precision)
+        self.backend = choose_backend(settings.backend, device, settings.precision, about.rows)
+        self.numerics = numerics(device, settings.precision, self.backend)
         self.stamps = {n: r.stamp(self.numerics) for n, r in self.readings.items()}
 
     @property
@@ -155,15 +160,18 @@ class _Run:
         """Rows that are written; the last shard is seldom full."""
         return min(self.partial.rows_done, self.about.rows)
 
-    def go(self, batch_size: int) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
+    def go(self) -> tuple[dict[str, Counter[str]], int, Counter[str]]:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
         if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
             cache.evict(cache.home())
         packs = {n: cache.packs_of(cache.home() / stamp) for n, stamp in self.stamps.items()} if self.settings.use_cache else {}
-        state = self.partial.begin({
-            "plan": self._plan(), "batch_size": batch_size, "threads": torch.get_num_threads(), "packs": packs})
+        threads = threads_a_lane() if self.about.rows > FEW_ROWS else torch.get_num_threads()
+        sizes = {n: choose_batch_size(self.settings.batch_size, self.device, r.source.modality)
+                 for n, r in self.readings.items()}
+        state = self.partial.begin({"plan": self._plan(), "batch_size": sizes, "threads": threads, "packs": packs})
         caches = self._caches(state["packs"])  # of a resumed run those that it began with: others have been added since
-        torch.set_num_threads(state["threads"])
+        if self.about.rows <= FEW_ROWS:
+            torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
             if reading.fitted:
                 self.partial.write_tensors(name, layout.ASSETS, reading.built.encoder.assets())
@@ -178,10 +186,11 @@ class _Run:
         loop = BlockLoop(list(self.readings.values()), {}, caches)
         # Readers before the engine touches a GPU, which does not survive a fork.
         with settled(), Readers(loop_workers, loop.jobs) as pool:
-            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"],
+            loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"][n],
                                       f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}
-            self._fill(loop, pool, done, caches)
+            with in_gear(list(loop.engines.values()), self.about.rows, self.backend, state["threads"]):
+                self._fill(loop, pool, done, caches)
         return self._finish(state)
 
     def _check_space(self, rows: int) -> None:
@@ -250,6 +259,7 @@ class _Run:
             "columns": list(self.about.columns), "manifest": self.about.sha256, "block_rows": BLOCK_ROWS,
             "inputs": {n: r.header(dims[n], dtype) for n, r in self.readings.items()},
             "numerics": {**self.numerics, "batch_size": state["batch_size"], "threads": state["threads"],
+                         "tier": tier(self.device, self.backend, self.about.rows) if self.about.rows > FEW_ROWS else "plain",
                          "batch_halved": [n for n in names if notes["halved"][n]],
                          "rows_from_other_blocks": {n: notes["elsewhere"][n] for n in names}},
             "shards": [{"rows": s.rows, "sha256": s.notes["sha256"]} for s in shards]}

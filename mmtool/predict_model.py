@@ -21,6 +21,7 @@ from mmtool.extraction import sources
 from mmtool.extraction.blocks import run_blocks
 from mmtool.features.format import BLOCK_ROWS, HEADER, numerics, status_column
 from mmtool.features.reader import Features
+from mmtool.inference.choice import choose_backend
 from mmtool.manifest.open import Manifest, ids_and_rows, is_manifest, json_row, open_aloud, row_id, scan
 from mmtool.manifest.rows import Row
 from mmtool.matching import check_features, shared_inputs
@@ -105,9 +106,9 @@ class Online:
         weights = {n: p for n, p in sources.parse_weights(settings.weights).items() if n in names or n not in model.inputs}
         self.readings = sources.like(headers, manifest, wanted, weights, limits=settings.limits, seed=settings.seed,
                                      device=self.device)
-        size = choose_batch_size("auto", self.device)
-        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32", size, f"input {r.name!r}, encoder {r.built.spec}")
-                        for r in self.readings}
+        self.engines = {r.name: Engine(r.built.encoder, self.device, "fp32",
+                                       choose_batch_size("auto", self.device, r.source.modality),
+                                       f"input {r.name!r}, encoder {r.built.spec}") for r in self.readings}
         self.explainer = None
         if overlays is not None:
             from mmtool.explain.rows import Explainer
@@ -124,12 +125,14 @@ class Online:
 
     def answer(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[dict[str, Any]]:
         """The predictions of `total` rows, in their order."""
-        stamp = numerics(self.device, "fp32")
+        backend = choose_backend("auto", self.device, "fp32", total)
+        stamp = numerics(self.device, "fp32", backend)
         stamps = {r.name: r.stamp(stamp) for r in self.readings} if caching else None
         again: Iterator[tuple[str, Row]] = iter(())
         if self.explainer is not None:
             rows, again = tee(rows)
-        for part, encoded in run_blocks(self.readings, self.engines, rows, total, stamps=stamps, kept=self.kept):
+        for part, encoded in run_blocks(self.readings, self.engines, rows, total, stamps=stamps, kept=self.kept,
+                                        backend=backend):
             tokens = {name: self.as_tokens(name, result.rows) for name, result in encoded.items()}
             statuses = {name: result.statuses for name, result in encoded.items()}
             found = lines(self.model, part.ids, tokens, statuses)

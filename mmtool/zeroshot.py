@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from mmtool import encoding
-from mmtool.engine import Engine
+from mmtool.engine import Engine, choose_batch_size
 from mmtool.errors import UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import Encoded, run_blocks
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import numerics
 from mmtool.features.part import Part
+from mmtool.inference.choice import choose_backend
 from mmtool.inputs import STARTER, Input, default_encoder
 from mmtool.manifest.open import Manifest
 from mmtool.manifest.rows import Row
@@ -85,7 +86,8 @@ class ZeroShot:
                                  f"use one that does ({STARTER}), or train a model")
             reading = sources.finish(item, built, Manifest("", self.base, (), lambda: iter(())), keep="space",
                                      limits=self.limits, allow_random=True, device=self.device, assets=None)
-            self._known[item.encoder] = reading, Engine(reading.built.encoder, self.device, "fp32", BATCH_SIZE)
+            size = choose_batch_size("auto", self.device, reading.source.modality)
+            self._known[item.encoder] = reading, Engine(reading.built.encoder, self.device, "fp32", size)
         reading, self.engines[item.name] = self._known[item.encoder]
         return replace(reading, input=item)
 
@@ -117,9 +119,11 @@ class ZeroShot:
 
     def _run(self, readings: Sequence[Reading], rows: Iterable[tuple[str, Row]], total: int, *, caching: bool,
              workers: int | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
-        stamp = numerics(self.device, "fp32")
+        backend = choose_backend("auto", self.device, "fp32", total)
+        stamp = numerics(self.device, "fp32", backend)
         stamps = {r.name: r.stamp(stamp) for r in readings} if caching else None
-        return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps, kept=self.kept)
+        return run_blocks(readings, self.engines, rows, total, workers=workers, stamps=stamps, kept=self.kept,
+                          backend=backend)
 
     def guess(self, rows: Iterable[tuple[str, Row]], total: int, *, caching: bool = False) -> Iterator[Guess]:
         """The guesses for `total` rows, in their order."""

@@ -60,7 +60,8 @@ def extract(
     tokens: Annotated[bool, typer.Option("--tokens", help="Keep every token instead of one pooled vector.")] = False,
     max_bad: opt.MaxBad = "1%",
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Accept encoders with random weights.")] = False,
-    device: opt.Device = "auto", precision: opt.Precision = "fp32", batch_size: opt.BatchSize = "auto",
+    device: opt.Device = "auto", precision: opt.Precision = "fp32", backend: opt.Backend = "auto",
+    batch_size: opt.BatchSize = "auto",
     workers: opt.Workers = None, allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False,
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
     seed: opt.Seed = 0, as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
@@ -73,7 +74,8 @@ def extract(
     result = extract(manifest, output, Settings(
         encode=tuple(encode or ()), like=_headers(like, model), weights=tuple(weights or ()),
         tokens=tokens, max_bad=max_bad,
-        allow_random=allow_random, device=device, precision=precision, batch_size=batch_size, workers=workers,
+        allow_random=allow_random, device=device, precision=precision, backend=backend, batch_size=batch_size,
+        workers=workers,
         use_cache=not no_cache, limits=limits, seed=seed))
     console.out_json(result.as_json()) if as_json else console.out(str(output))
     raise typer.Exit(result.exit_code)

@@ -24,6 +24,8 @@ Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N",
                                              "Never changes a result.")]
 BatchSize = Annotated[str, typer.Option("--batch-size", metavar="N|auto", help="Cells a forward pass.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16", help="Arithmetic of the encoders.")]
+Backend = Annotated[str, typer.Option("--backend", metavar="auto|torch|openvino",
+                                      help="What computes on a CPU; auto takes OpenVINO where it is installed.")]
 Encode = Annotated[list[str] | None, typer.Option(
     "--encode", "-e", metavar="[INPUT@]COLUMN[+COLUMN...]=ENCODER",
     help="Read a column with an encoder (NAME:VARIANT,key=value); may be given several times.")]
@@ -44,6 +46,9 @@ AbstainBelow = Annotated[float | None, typer.Option("--abstain-below", metavar="
 
 def prepare(quiet: bool, allow_download: bool) -> None:
     """What every verb does before it imports anything heavy."""
+    from mmtool.allocator import keep_memory
+
+    keep_memory()
     console.set_quiet(quiet)
     if allow_download:
         os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from mmtool import cache, cells
 from mmtool.cache import Cache
-from mmtool.engine import Engine
+from mmtool.engine import Engine, Pending
 from mmtool.errors import CellError, DataError
 from mmtool.extraction.sources import Reading
 from mmtool.features.format import BLOCK_ROWS
 from mmtool.features.part import Part
+from mmtool.inference.choice import Backend, tier
+from mmtool.inference.lanes import FEW_ROWS, Lanes, threads_a_lane
 from mmtool.manifest.rows import Row, text_of
 from mmtool.readers import Kept, Readers, default_workers
 from mmtool.reading import Job, Outcome, Task, read
@@ -37,6 +40,17 @@ class Encoded:
     new: list[tuple[str, bytes, Tensor]] = field(default_factory=list)
 
 
+@dataclass
+class _Begun:
+    """One input's share of a block on its way: `places` of the cells that are encoded, `first` of equal cells."""
+
+    out: Encoded
+    outcomes: list[Outcome]
+    first: dict[str, int]
+    places: list[int]
+    pending: Pending
+
+
 class BlockLoop:
     """Turns rows into encoded blocks. `caches` holds an entry for each input, or None where caching is off."""
 
@@ -51,23 +65,34 @@ class BlockLoop:
 
     def run(self, rows: Iterable[tuple[str, Row]], total: int,
             pool: Readers) -> Iterator[tuple[Part, dict[str, Encoded]]]:
-        """Each block of `rows` (`total` of them): its ids and rows, and each input's encoded cells."""
+        """Each block of `rows` (`total` of them): its ids and rows, and each input's encoded cells.
+
+        While one block is encoded, the next one is read and its batches wait, so that no lane ever does.
+        """
         blocks: deque[list[tuple[str, Row]]] = deque()
         outcomes = pool.map(self._tasks(iter(rows), blocks))
+        begun: deque[tuple[list[tuple[str, Row]], dict[str, _Begun]]] = deque()
+        ahead = int(any(engine.lanes is not None for engine in self.engines.values()))
         for start in range(0, total, BLOCK_ROWS):
             size = min(BLOCK_ROWS, total - start)
-            encoded = {}
+            parts = {}
             for reading in self.readings:
                 got: list[Outcome] = []
                 for _ in range(0, size, TASK_CELLS):
                     got += next(outcomes, [])
                 if len(got) != size:
                     raise DataError("the manifest changed while it was read", "run the same command again", code="E_MANIFEST")
-                encoded[reading.name] = self._encode(reading, blocks[0], got)
-            ids_rows = blocks.popleft()
-            part = Part([text_of(i) or "" for i, _ in ids_rows], [{k: text_of(v) for k, v in r.items()} for _, r in ids_rows],
-                        {n: e.statuses for n, e in encoded.items()})
-            yield part, encoded
+                parts[reading.name] = self._begin(reading, blocks[0], got)
+            begun.append((blocks.popleft(), parts))
+            if len(begun) > ahead:
+                yield self._end(*begun.popleft())
+        while begun:
+            yield self._end(*begun.popleft())
+
+    def _end(self, ids_rows: list[tuple[str, Row]], parts: dict[str, _Begun]) -> tuple[Part, dict[str, Encoded]]:
+        encoded = {name: self._finish(name, begun) for name, begun in parts.items()}
+        return Part([text_of(i) or "" for i, _ in ids_rows], [{k: text_of(v) for k, v in r.items()} for _, r in ids_rows],
+                    {n: e.statuses for n, e in encoded.items()}), encoded
 
     def _tasks(self, rows: Iterator[tuple[str, Row]], blocks: deque[list[tuple[str, Row]]]) -> Iterator[Task]:
         while block := list(islice(rows, BLOCK_ROWS)):
@@ -77,11 +102,12 @@ class BlockLoop:
                 for at in range(0, len(raws), TASK_CELLS):
                     yield Task(reading.name, raws[at : at + TASK_CELLS])
 
-    def _encode(self, reading: Reading, block: list[tuple[str, Row]], outcomes: list[Outcome]) -> Encoded:
+    def _begin(self, reading: Reading, block: list[tuple[str, Row]], outcomes: list[Outcome]) -> _Begun:
+        """Take what the cache has, and send the rest of one input's cells to the encoder."""
         engine, store = self.engines[reading.name], self.caches[reading.name]
         rows: list[Tensor | None] = [None] * len(outcomes)
         out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
-        whole = _signature(outcomes, engine.batch_size)
+        whole = _signature(outcomes, engine)
         for i, outcome in enumerate(outcomes):
             if outcome.status == "cached" and store is not None:
                 if (hit := store.get(outcome.key, whole)) is not None:
@@ -93,11 +119,16 @@ class BlockLoop:
                     job = self.jobs[reading.name]
                     outcomes[i] = read(Task(reading.name, [raw]), {reading.name: job}, use_known=False)[0]
                     out.statuses[i] = outcomes[i].reason or outcomes[i].status
-        signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], engine.batch_size)
         # Equal cells of a block are encoded once: the cache, which finds by content, must give all of them equal bits.
         first = {o.key: i for i, o in reversed(list(enumerate(outcomes))) if o.status == "ok"}
         places = [i for i, o in enumerate(outcomes) if o.status == "bad" or (o.status == "ok" and first[o.key] == i)]
         prepared = [None if (p := outcomes[i].prepared) is None else torch.from_numpy(p) for i in places]
+        pending = engine.start(prepared, keep=reading.keep, ids=[block[i][0] for i in places])
+        return _Begun(out, outcomes, first, places, pending)
+
+    def _finish(self, name: str, begun: _Begun) -> Encoded:
+        """Wait for the encoder, and put everything in its place."""
+        out, outcomes, rows = begun.out, begun.outcomes, begun.out.rows
         share, told = 1 / len(self.readings), 0
 
         def done(cells: int) -> None:
@@ -105,9 +136,10 @@ class BlockLoop:
             told += cells
             self.advance(cells * share)
 
-        computed = engine.encode(prepared, keep=reading.keep, ids=[block[i][0] for i in places], done=done)
+        computed = begun.pending.result(done)
         self.advance((len(outcomes) - told) * share)
-        for i, row in zip(places, computed, strict=True):
+        signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], self.engines[name])
+        for i, row in zip(begun.places, computed, strict=True):
             if row is None:
                 continue
             if len(row) and bool(torch.isfinite(row).all()):
@@ -118,14 +150,14 @@ class BlockLoop:
                     else CellError("the encoder gave no token", "E_CELL_OUTPUT")
                 out.statuses[i] = bad.status
         for i, outcome in enumerate(outcomes):
-            if outcome.status == "ok" and first[outcome.key] != i:
-                rows[i], out.statuses[i] = rows[first[outcome.key]], out.statuses[first[outcome.key]]
+            if outcome.status == "ok" and begun.first[outcome.key] != i:
+                rows[i], out.statuses[i] = rows[begun.first[outcome.key]], out.statuses[begun.first[outcome.key]]
         return out
 
 
 def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: Iterable[tuple[str, Row]], total: int, *,
-               stamps: Mapping[str, str] | None, workers: int | None = None,
-               kept: Kept | None = None) -> Iterator[tuple[Part, dict[str, Encoded]]]:
+               stamps: Mapping[str, str] | None, workers: int | None = None, kept: Kept | None = None,
+               backend: Backend = "torch") -> Iterator[tuple[Part, dict[str, Encoded]]]:
     """The blocks of `total` rows, where no features are kept; through the cache where `stamps` (one an input) are given.
 
     `workers`: reader processes; None chooses. `kept`: readers that stay for the next call; not with a cache.
@@ -134,7 +166,8 @@ def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: It
     loop = BlockLoop(readings, engines, caches)
     if workers is None:
         workers = default_workers(total, [r.source.modality for r in readings])
-    with Readers(workers, loop.jobs) if kept is None or stamps is not None else kept.of(workers, loop.jobs) as pool:
+    with (Readers(workers, loop.jobs) if kept is None or stamps is not None else kept.of(workers, loop.jobs)) as pool, \
+            in_gear([engines[r.name] for r in readings], total, backend, threads_a_lane()):
         for part, encoded in loop.run(rows, total, pool):
             for name, result in encoded.items():
                 if (store := caches[name]) is not None:
@@ -142,9 +175,26 @@ def run_blocks(readings: Sequence[Reading], engines: dict[str, Engine], rows: It
             yield part, encoded
 
 
-def _signature(outcomes: Sequence[Outcome], batch_size: int) -> bytes:
-    """Eight bytes that say which cells are batched together: equal ones mean equal last bits."""
-    digest = hashlib.sha256(f"{batch_size} {torch.get_num_threads()}\0".encode())
+@contextmanager
+def in_gear(engines: Sequence[Engine], rows: int, backend: Backend, threads: int) -> Iterator[None]:
+    """Engines with lanes, and the path that so many rows are worth; few rows have neither."""
+    if rows <= FEW_ROWS:
+        yield
+        return
+    device = engines[0].device
+    with Lanes(device, threads) as lanes:
+        for engine in engines:
+            engine.gear(lanes, tier(device, backend, rows))
+        try:
+            yield
+        finally:
+            for engine in engines:
+                engine.gear(None)
+
+
+def _signature(outcomes: Sequence[Outcome], engine: Engine) -> bytes:
+    """Eight bytes that say which cells are batched together, and how they are computed: equal ones mean equal last bits."""
+    digest = hashlib.sha256(f"{engine.batch_size} {engine.threads} {engine.tier}\0".encode())
     seen = set[str]()
     for outcome in outcomes:
         if outcome.status != "missing" and outcome.key not in seen:  # a bad one has no key, and keeps its place

@@ -18,9 +18,9 @@ from mmtool.api import Encoder
 from mmtool.bounded import bounded
 from mmtool.cells import Source
 from mmtool.encoding import Built
-from mmtool.engine import Keep
 from mmtool.errors import ArtefactError, CellError, DataError, UsageError
 from mmtool.features.reader import Features
+from mmtool.inference.paths import Keep
 from mmtool.inputs import Input, modality_of_column
 from mmtool.manifest.archives import SPLITS
 from mmtool.manifest.open import Manifest

@@ -24,6 +24,8 @@ from mmtool import files
 from mmtool.errors import StorageError
 
 FORMAT = 2
+ENGINE_REVISION = 2
+"""Bumped when batches are run in another way, with other last bits; part of the features' numerics."""
 BLOCK_ROWS = 256
 """Consecutive manifest rows that are batched among themselves only."""
 HEADER, ROWS, ERRORS = "features.json", "rows.parquet", "errors.jsonl"
@@ -93,12 +95,14 @@ def _own_names(folder: Path) -> set[str]:
     return inputs | {HEADER, ROWS, ERRORS, PROGRESS}
 
 
-def numerics(device: torch.device, precision: str) -> dict[str, Any]:
+def numerics(device: torch.device, precision: str, backend: str = "torch") -> dict[str, Any]:
     """What can change last bits but not meaning: backend, device, precision, decoder revision, library versions."""
     from importlib.metadata import version
 
     from mmtool.cells import DECODER_REVISION
 
-    libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
-    return {"backend": "torch", "device": device.type, "precision": precision, "decoder": DECODER_REVISION,
-            "versions": {name: version(name) for name in libraries}}
+    libraries = ["torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn"]
+    if backend == "openvino":
+        libraries.append(backend)
+    return {"backend": backend, "engine": ENGINE_REVISION, "device": device.type, "precision": precision,
+            "decoder": DECODER_REVISION, "versions": {name: version(name) for name in libraries}}

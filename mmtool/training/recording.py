@@ -13,9 +13,9 @@ from torch import Tensor
 from mmtool import encoding, fused, opening, settings
 from mmtool.api import Encoder
 from mmtool.encoding import Built
-from mmtool.engine import Keep
 from mmtool.errors import DataError
 from mmtool.extraction.sources import Headers, Reading, like, parse_weights
+from mmtool.inference.paths import Keep
 from mmtool.manifest.open import Manifest
 from mmtool.model import FORMAT, Model
 from mmtool.training import comparing

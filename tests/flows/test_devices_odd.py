@@ -115,7 +115,7 @@ def test_memory_that_runs_out_in_a_later_batch_halves_and_gives_what_small_batch
     headers = [json.loads(found.pop("features.json")) for found in (small, halved)]
     assert small == halved
     assert [h["numerics"]["batch_halved"] for h in headers] == [[], ["a"]]
-    assert [h["numerics"]["batch_size"] for h in headers] == [4, 16]
+    assert [h["numerics"]["batch_size"] for h in headers] == [{"a": 4}, {"a": 16}]
 
 
 def test_memory_that_runs_out_in_training_says_which_number_to_lower(mmtool: Callable, tmp_path: Path,

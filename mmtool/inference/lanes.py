@@ -1,0 +1,52 @@
+"""Lanes: threads that each run whole batches, with few threads of torch each, so that no core waits for another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+MOST_LANES = 8
+FEW_ROWS = 64
+"""So few rows are not worth the start of lanes: one pass with all threads answers sooner."""
+
+
+def threads_a_lane() -> int:
+    """Threads of torch in each lane. Last bits depend on it, so that a resumed run must use it again."""
+    return max(1, torch.get_num_threads() // MOST_LANES)
+
+
+class Lanes:
+    """Threads that take batches in the order in which they come; use as a context manager.
+
+    On a CPU one for each core (more cores than eight share lanes): a batch that is spread over the cores ends when the
+    slowest has, and loses most of its speed to any other busy process; a whole batch a core loses that core's share.
+    On a CUDA device two, each with its stream: one copies while the other computes.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        self.device, self.threads = device, threads
+        self.count = max(1, torch.get_num_threads() // threads) if device.type == "cpu" else 2 if device.type == "cuda" else 1
+        self.pid = os.getpid()
+        self.pool = ThreadPoolExecutor(self.count, "lane", self._begin)
+
+    def _begin(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
+        else:
+            torch.set_num_threads(self.threads)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Run it when a lane is free."""
+        return self.pool.submit(work)
+
+    def __enter__(self) -> Lanes:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
