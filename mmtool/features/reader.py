@@ -149,7 +149,7 @@ def all_finite(values: Tensor) -> bool:
     """
     if bool(values.sum(dtype=torch.float32).isfinite()):
         return True
-    return all(bool(part.isfinite().all()) for part in values.split(ROWS_AT_ONCE))
+    return all(bool(part.isfinite().all()) for part in torch.split(values, ROWS_AT_ONCE))
 
 
 def verify(path: Path, sha256: str) -> None:
