@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from mmtool.cache import Cache
+from mmtool.cells import Raw
 from mmtool.errors import MMToolError
+from mmtool.extraction.blocks import TASK_CELLS, TASK_CHARS, _parts
 from mmtool.features.part import Part
 from mmtool.features.reader import all_finite
 from mmtool.features.rows import count, count_cells, join, read_rows, write_errors, write_part
@@ -160,3 +162,17 @@ def test_large_values_are_finite_and_the_infinite_are_found_wherever_they_are(dt
         for at in (0, 255, 256, 599):
             assert not all_finite(values.clone().index_fill_(0, torch.tensor([at]), wrong))
     assert not all_finite(torch.tensor([[float("inf"), -float("inf")]], dtype=dtype))
+
+
+def test_short_texts_reach_a_reader_together_and_long_texts_and_files_some_at_a_time() -> None:
+    def sizes(raws: list[Raw], modality: str) -> list[int]:
+        parts = list(_parts(raws, modality))
+        assert [raw for part in parts for raw in part] == raws
+        return [len(part) for part in parts]
+
+    assert sizes(["short", None] * 128, "text") == [256]
+    assert sizes([{"a": "1", "b": None}] * 256, "table") == [256]
+    assert sizes(["x" * TASK_CHARS] * 40, "text") == sizes([Blob("a", b"x" * TASK_CHARS)] * 40, "text") == [16, 16, 8]
+    assert sizes(["x" * (TASK_CHARS // 64)] * 100, "text") == [64, 36]
+    assert sizes(["a.jpg"] * 40, "image") == [TASK_CELLS, TASK_CELLS, 8]
+    assert sizes([], "text") == []
