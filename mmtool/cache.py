@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,20 @@ def evict(root: Path, limit_bytes: int | None = None) -> None:
         total -= size
 
 
+def packs_of(folder: Path) -> list[str]:
+    """The names of an encoder fingerprint's packs, sorted."""
+    return sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """An open pack: `keys [N, 32]`, `values [sum T, D]`, and where each row's begin in them."""
+
+    keys: np.ndarray[Any, Any]
+    values: Tensor
+    starts: list[int]
+
+
 class Cache:
     """The packs of one encoder fingerprint. `packs` restricts it to these names, for a run that is resumed."""
 
@@ -59,36 +76,34 @@ class Cache:
         self.folder = folder
         self._unusable = False
         self._verified: set[tuple[int, int, int]] = set()
-        there = sorted(p.name for p in folder.glob("*.safetensors")) if folder.is_dir() else []
+        there = packs_of(folder)
         self.packs = there if packs is None else [p for p in there if p in set(packs)]
-        keys, blocks, where = [], [], []
-        for number, name in enumerate(self.packs):
-            stored = self._index(name)
-            keys.append(stored["keys"][:, :8].copy().view(">u8").ravel().astype(np.uint64))
-            blocks.append(stored["blocks"].copy().view(">u8").ravel().astype(np.uint64))
-            where.append(np.stack([np.full(len(keys[-1]), number), np.arange(len(keys[-1]))], 1))
-        flat = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
-        block = np.concatenate(blocks) if blocks else np.zeros(0, np.uint64)
-        place = np.concatenate(where) if where else np.zeros((0, 2), np.int64)
+        indices = [self._index(name) for name in self.packs]
+        self._starts = list(accumulate((len(keys) for keys, _ in indices), initial=0))
+        flat = np.concatenate([np.zeros(0, np.uint64), *(keys for keys, _ in indices)])
+        block = np.concatenate([np.zeros(0, np.uint64), *(blocks for _, blocks in indices)])
+        del indices  # 16 bytes a row
         order = np.lexsort((block, flat))
         self.known: np.ndarray[Any, np.dtype[np.uint64]] = flat[order]
         self._blocks = block[order]
-        self._place = place[order].astype(np.int32)
+        self._place = order.astype(np.int32)  # in all packs, one after the other
         self._open = lru_cache(maxsize=8)(self._load)
 
-    def _index(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
+    def _index(self, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """A pack's keys, 64 bits of each, and blocks."""
         try:
             found, _ = sealing.read_sealed(self.folder / name, ("keys", "blocks"))
             keys, blocks = found["keys"].numpy(), found["blocks"].numpy()
             rows = len(keys)
             if keys.dtype == np.uint8 == blocks.dtype and (keys.shape, blocks.shape) == ((rows, KEY_BYTES), (rows, 8)):
-                return {"keys": keys, "blocks": blocks}
+                return (keys[:, :8].copy().view(">u8").ravel().astype(np.uint64),
+                        blocks.copy().view(">u8").ravel().astype(np.uint64))
         except (ArtefactError, StorageError):
             pass
         self._drop(name)
-        return {"keys": np.zeros((0, KEY_BYTES), np.uint8), "blocks": np.zeros((0, 8), np.uint8)}
+        return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
 
-    def _load(self, number: int) -> tuple[dict[str, Tensor], Tensor] | None:
+    def _load(self, number: int) -> _Pack | None:
         """A pack, verified; None where it is gone or damaged.
 
         Rows that come in another order open packs again and again: the sums are made at the first time.
@@ -103,7 +118,7 @@ class Cache:
                     bool((lengths >= 0).all() and (lengths <= len(values)).all()) and int(lengths.sum()) == len(values):
                 os.utime(path)
                 self._verified.add(same)
-                return pack, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+                return _Pack(pack["keys"].numpy(), values, [0, *lengths.cumsum(0).tolist()])
         except (ArtefactError, StorageError, OSError, KeyError):
             pass
         self._drop(path.name)
@@ -116,18 +131,22 @@ class Cache:
 
     def get(self, key: str, block: bytes) -> tuple[Tensor, bool] | None:
         """The row's tokens `[T, D]`, and whether they were computed in an equal block (preferred), or None."""
-        prefix, signature = np.uint64(int(key[:16], 16)), np.uint64(int.from_bytes(block))
-        first, last = (int(np.searchsorted(self.known, prefix, side)) for side in ("left", "right"))
-        equal = first + int(np.searchsorted(self._blocks[first:last], signature))
-        places = ([equal] if equal < last and self._blocks[equal] == signature else []) + ([first] if first < last else [])
+        prefix = np.uint64(int(key[:16], 16))
+        first = int(self.known.searchsorted(prefix))
+        if first == len(self.known) or self.known[first] != prefix:
+            return None
+        signature = np.uint64(int.from_bytes(block))
+        last = int(self.known.searchsorted(prefix, "right"))
+        equal = first + int(self._blocks[first:last].searchsorted(signature))
+        places = ([equal] if equal < last and self._blocks[equal] == signature else []) + [first]
         for at in places:
-            number, row = (int(v) for v in self._place[at])
-            opened = self._open(number)
-            if opened is None or row >= len(opened[0]["keys"]):
+            place = int(self._place[at])
+            number = bisect_right(self._starts, place) - 1
+            pack, row = self._open(number), place - self._starts[number]
+            if pack is None or row >= len(pack.keys):
                 continue  # evicted, damaged or replaced since: computed again
-            pack, starts = opened
-            if bytes(pack["keys"][row].tolist()).hex() == key:
-                return pack["values"][int(starts[row]) : int(starts[row + 1])], bool(self._blocks[at] == signature)
+            if pack.keys[row].tobytes().hex() == key:
+                return pack.values[pack.starts[row] : pack.starts[row + 1]], bool(self._blocks[at] == signature)
         return None
 
     def put(self, entries: Sequence[tuple[str, bytes, Tensor]]) -> None:
@@ -139,9 +158,9 @@ class Cache:
             return
         name = hashlib.sha256("".join(keys).encode() + b"".join(blocks)).hexdigest()[:32]
         tensors = {
-            "keys": torch.tensor([list(bytes.fromhex(k)) for k in keys], dtype=torch.uint8),
-            "blocks": torch.tensor([list(b) for b in blocks], dtype=torch.uint8),
-            "lengths": torch.tensor([len(r) for r in rows]), "values": torch.cat(list(rows))}
+            "keys": torch.frombuffer(bytearray.fromhex("".join(keys)), dtype=torch.uint8).reshape(-1, KEY_BYTES),
+            "blocks": torch.frombuffer(bytearray(b"".join(blocks)), dtype=torch.uint8).reshape(-1, 8),
+            "lengths": torch.tensor([r.shape[0] for r in rows]), "values": torch.cat(list(rows))}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.write_bytes(self.folder / f"{name}.safetensors", sealing.sealed(tensors, {}))

@@ -141,8 +141,10 @@ def _text(raw: Cell, source: Source) -> str:
     assert raw is not None
     if len(raw) > source.limits.max_text_chars:
         raise CellError(f"{len(raw)} characters are over the limit of {source.limits.max_text_chars}", "E_TXT_TOO_LONG")
-    if any("\ud800" <= ch <= "\udfff" for ch in raw):
-        raise CellError("holds half of a UTF-16 pair, which is no character", "E_TXT_ENCODING")
+    try:
+        raw.isascii() or raw.encode()
+    except UnicodeEncodeError:
+        raise CellError("holds half of a UTF-16 pair, which is no character", "E_TXT_ENCODING") from None
     return raw
 
 

@@ -181,8 +181,8 @@ class Engine:
         else:
             x, lengths = self._batch(whole, len(whole))
         values, mask = run(x, lengths)
-        rows = Tokens(values[: len(cells)], mask[: len(cells)]).rows()
-        return [row.to("cpu", DTYPES[self.precision]) for row in rows]
+        values, mask = values[: len(cells)].to("cpu", DTYPES[self.precision]), mask[: len(cells)].to("cpu")
+        return Tokens(values, mask).rows()
 
     def _batch(self, cells: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
         """`x [size, L, ...]` and `lengths` on the device; a batch that is not full repeats its last cell."""

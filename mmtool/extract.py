@@ -25,6 +25,7 @@ from mmtool.extraction.sources import Headers, Reading
 from mmtool.features import format as layout
 from mmtool.features.format import BLOCK_ROWS, ERRORS, FORMAT, check_target, numerics, shard_rows, status_column
 from mmtool.features.part import Part
+from mmtool.garbage import settled
 from mmtool.inference.choice import choose_backend, tier
 from mmtool.inference.lanes import FEW_ROWS, threads_a_lane
 from mmtool.locks import locked
@@ -163,14 +164,12 @@ class _Run:
         """Fill the folder and put it in place; returns each input's counts, the bad rows, and each input's cached."""
         if self.settings.use_cache and not self.partial.folder.exists():  # a resumed run needs the packs it began with
             cache.evict(cache.home())
-        caches = self._caches({})
-        packs = {n: c.packs for n, c in caches.items() if c is not None}
+        packs = {n: cache.packs_of(cache.home() / stamp) for n, stamp in self.stamps.items()} if self.settings.use_cache else {}
         threads = threads_a_lane() if self.about.rows > FEW_ROWS else torch.get_num_threads()
         sizes = {n: choose_batch_size(self.settings.batch_size, self.device, r.source.modality)
                  for n, r in self.readings.items()}
         state = self.partial.begin({"plan": self._plan(), "batch_size": sizes, "threads": threads, "packs": packs})
-        if state["packs"] != packs:  # resumed: other runs have added to the cache since
-            caches = self._caches(state["packs"])
+        caches = self._caches(state["packs"])  # of a resumed run those that it began with: others have been added since
         if self.about.rows <= FEW_ROWS:
             torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
@@ -185,7 +184,8 @@ class _Run:
         workers, modalities = self.settings.workers, [r.source.modality for r in self.readings.values()]
         loop_workers = default_workers(self.about.rows - done, modalities) if workers is None else workers
         loop = BlockLoop(list(self.readings.values()), {}, caches)
-        with Readers(loop_workers, loop.jobs) as pool:  # before the engine touches a GPU, which does not survive a fork
+        # Readers before the engine touches a GPU, which does not survive a fork.
+        with settled(), Readers(loop_workers, loop.jobs) as pool:
             loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"][n],
                                       f"input {n!r}, encoder {r.built.spec}")
                             for n, r in self.readings.items()}
@@ -214,7 +214,7 @@ class _Run:
         return {n: Cache(cache.home() / self.stamps[n], packs.get(n)) for n in self.readings}
 
     def _fill(self, loop: BlockLoop, pool: Readers, done: int, caches: dict[str, Cache | None]) -> None:
-        rows = (pair for number, pair in enumerate(ids_and_rows(self.manifest)) if number >= done)
+        rows = ids_and_rows(self.manifest, done)
         number = self.partial.shards_done
         part, encoded = Part(statuses={n: [] for n in self.readings}), {n: list[Encoded]() for n in self.readings}
         with console.progress("extract", self.about.rows, done) as advance:

@@ -67,8 +67,9 @@ def read_cell(raw: Raw, job: Job, *, use_known: bool = True) -> Outcome:
     try:
         content, key = cells.load(raw, job.source)
         if use_known and len(job.known):
-            at = int(np.searchsorted(job.known, np.uint64(key64(key))))
-            if at < len(job.known) and int(job.known[at]) == key64(key):
+            prefix = np.uint64(key64(key))
+            at = int(job.known.searchsorted(prefix))
+            if at < len(job.known) and job.known[at] == prefix:
                 return Outcome("cached", key)
         return Outcome("ok", key, cells.prepare(content, job.source, job.encoder).detach().numpy())
     except CellError as error:

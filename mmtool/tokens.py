@@ -79,4 +79,5 @@ class Tokens:
 
     def rows(self) -> list[Tensor]:
         """Each row without its padding: B tensors `[T_i, D]`."""
-        return [v[:n] for v, n in zip(self.values, self.lengths.tolist(), strict=True)]
+        width = self.values.shape[1]
+        return [v if n == width else v[:n] for v, n in zip(self.values.unbind(), self.lengths.tolist(), strict=True)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmtool import cache, cells
 from mmtool.cache import Cache
+from mmtool.cells import Raw
 from mmtool.engine import Engine, Pending
 from mmtool.errors import CellError, DataError
 from mmtool.extraction.sources import Reading
@@ -22,11 +23,13 @@ from mmtool.features.format import BLOCK_ROWS
 from mmtool.features.part import Part
 from mmtool.inference.choice import Backend, tier
 from mmtool.inference.lanes import FEW_ROWS, Lanes, threads_a_lane
-from mmtool.manifest.rows import Row, text_of
+from mmtool.manifest.rows import Blob, Row, text_of
 from mmtool.readers import Kept, Readers, default_workers
 from mmtool.reading import Job, Outcome, Task, read
 
 TASK_CELLS = 16
+TASK_CHARS = 1 << 14
+"""Short texts are handed to a reader until they have so many characters, or are a block: to hand them over takes longest."""
 
 
 @dataclass
@@ -80,8 +83,8 @@ class BlockLoop:
             parts = {}
             for reading in self.readings:
                 got: list[Outcome] = []
-                for _ in range(0, size, TASK_CELLS):
-                    got += next(outcomes, [])
+                while len(got) < size and (more := next(outcomes, [])):
+                    got += more
                 if len(got) != size:
                     raise DataError("the manifest changed while it was read", "run the same command again", code="E_MANIFEST")
                 parts[reading.name] = self._begin(reading, blocks[0], got)
@@ -101,15 +104,15 @@ class BlockLoop:
             blocks.append(block)
             for reading in self.readings:
                 raws = [cells.raw_of(row, reading.input.columns, reading.source.modality) for _, row in block]
-                for at in range(0, len(raws), TASK_CELLS):
-                    yield Task(reading.name, raws[at : at + TASK_CELLS])
+                for part in _parts(raws, reading.source.modality):
+                    yield Task(reading.name, part)
 
     def _begin(self, reading: Reading, block: list[tuple[str, Row]], outcomes: list[Outcome]) -> _Begun:
         """Take what the cache has, and send the rest of one input's cells to the encoder."""
         engine, store = self.engines[reading.name], self.caches[reading.name]
         rows: list[Tensor | None] = [None] * len(outcomes)
         out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
-        whole = _signature(outcomes, engine)
+        whole = _signature(outcomes, engine) if any(o.status == "cached" for o in outcomes) else b""
         for i, outcome in enumerate(outcomes):
             if outcome.status == "cached" and store is not None:
                 if (hit := store.get(outcome.key, whole)) is not None:
@@ -141,10 +144,12 @@ class BlockLoop:
         computed = begun.pending.result(done)
         self.advance((len(outcomes) - told) * share)
         signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], self.engines[name])
+        given = [row for row in computed if row is not None]
+        finite = not given or bool(torch.cat(given).isfinite().all())  # which one is not is looked for only then
         for i, row in zip(begun.places, computed, strict=True):
             if row is None:
                 continue
-            if len(row) and bool(torch.isfinite(row).all()):
+            if row.shape[0] and (finite or bool(torch.isfinite(row).all())):
                 rows[i] = row
                 out.new.append((outcomes[i].key, signature, row))
             else:
@@ -193,6 +198,26 @@ def in_gear(engines: Sequence[Engine], rows: int, backend: Backend, threads: int
         finally:
             for engine in engines:
                 engine.gear(None)
+
+
+def _parts(raws: list[Raw], modality: str) -> Iterator[list[Raw]]:
+    """A block's cells, a reader's turn at a time."""
+    part: list[Raw] = []
+    held = 0
+    for raw in raws:
+        part.append(raw)
+        held += _chars(raw)
+        if len(part) >= TASK_CELLS and (held >= TASK_CHARS or modality not in ("text", "table")):
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
+
+
+def _chars(raw: Raw) -> int:
+    if isinstance(raw, dict):
+        return sum(map(_chars, raw.values()))
+    return 0 if raw is None else len(raw.data) if isinstance(raw, Blob) else len(raw)
 
 
 def _signature(outcomes: Sequence[Outcome], engine: Engine) -> bytes:

@@ -56,7 +56,7 @@ def write_shard(path: Path, rows: Sequence[Tensor | None], dtype: torch.dtype) -
     """Rows `[T_i, D]` (None: T = 0) as one file, `[0, 0]` where all are None; returns its SHA-256."""
     given = [row for row in rows if row is not None]
     values = torch.cat(given) if given else torch.zeros(0, 0, dtype=dtype)
-    lengths = torch.tensor([0 if row is None else len(row) for row in rows], dtype=torch.int64)
+    lengths = torch.tensor([0 if row is None else row.shape[0] for row in rows], dtype=torch.int64)
     return files.write_tensors(path, {"values": values, "lengths": lengths})
 
 

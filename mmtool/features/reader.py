@@ -16,7 +16,7 @@ from torch import Tensor
 from mmtool import tensorfile
 from mmtool.api import Tokens
 from mmtool.errors import ArtefactError, storage_error
-from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name, status_column
+from mmtool.features.format import ASSETS, ERRORS, FRONT, HEADER, ROWS, WEIGHTS, shard_name
 from mmtool.features.header import AGAIN, read_header
 from mmtool.mapped import Mapped
 from mmtool.ragged import Ragged
@@ -26,6 +26,7 @@ from mmtool.tensorfile import damaged
 
 MAPS = 4096
 """Shards that stay mapped; what is read of them is the system's to keep or drop."""
+ROWS_AT_ONCE = 256
 _verified: set[tuple[Any, ...]] = set()
 """Files of this process that were found to be as they were written."""
 
@@ -105,10 +106,9 @@ class Features:
 
     def cells(self) -> dict[str, dict[str, int]]:
         """How many cells of each upstream input are ok, missing and bad."""
-        from mmtool.features.rows import counted
+        from mmtool.features.rows import count_cells
 
-        return {name: counted(self.rows[status_column(name)].to_pylist())
-                for name in sorted(self.header["upstream"]["inputs"] if self.header.get("upstream") else self.inputs)}
+        return count_cells(self._file(ROWS) or self.folder / ROWS, self.header, self.inputs)
 
     def tokens(self, name: str, rows: Sequence[int]) -> Tokens:
         """The tokens of some rows of an input, `[B, T, D]`."""
@@ -169,9 +169,19 @@ class Features:
             raise damaged(path, "its lengths are none of its rows", AGAIN)
         if values.shape[1:] != (about["dim"],) or str(values.dtype) != f"torch.{about['dtype']}":
             raise damaged(path, f"its values are not {about['dim']} wide, of {about['dtype']}", AGAIN)
-        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):  # a finite sum says it in one pass
+        if not all_finite(values):
             raise damaged(path, "it holds a value that is not finite", AGAIN)
         return values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+
+
+def all_finite(values: Tensor) -> bool:
+    """Is no value infinite or no number? `values [N, D]` may be mapped, and larger than what is free.
+
+    A sum that is finite has no such part. `isfinite` makes copies, and what is left between them is memory that is lost.
+    """
+    if bool(values.sum(dtype=torch.float32).isfinite()):
+        return True
+    return all(bool(part.isfinite().all()) for part in torch.split(values, ROWS_AT_ONCE))
 
 
 def verify(path: Path, sha256: str) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from mmtool.strictjson import Unsound
 from mmtool.tensorfile import damaged, open_plain
 
 OPTIONS = {"compression": "zstd", "store_schema": False, "write_statistics": False}
+USABLE = ("ok", "missing")
+"""Statuses that are no error."""
+BATCH_ROWS = 1 << 16
 
 
 MOST_TEXT, MOST_GROWTH = 4 << 30, 50
@@ -56,17 +62,21 @@ def join(parts: Sequence[Path], target: Path) -> None:
     """All parts as one file, a row group each."""
     with files.writing(target) as f, pq.ParquetWriter(f, pq.read_schema(parts[0]).remove_metadata(), **OPTIONS) as writer:
         for part in parts:
-            writer.write_table(pq.read_table(part).replace_schema_metadata(None))
+            with pq.ParquetFile(part) as opened:
+                writer.write_table(opened.read().replace_schema_metadata(None))
 
 
 def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[str, ...]]) -> None:
     """errors.jsonl: one line a bad cell, in the order of the rows."""
     with files.writing(target) as f:
         for part in parts:
-            for row in pq.read_table(part).to_pylist():
+            with pq.ParquetFile(part) as opened:
+                bad = pc.indices_nonzero(_bad(_statuses(opened, list(inputs))))
+                found = opened.read().take(bad).to_pylist() if len(bad) else []
+            for row in found:
                 for name in sorted(inputs):
                     status = row[status_column(name)]
-                    if status not in ("ok", "missing"):
+                    if status not in USABLE:
                         column, (code, reason) = "+".join(inputs[name]), split_status(status)
                         cell = row[inputs[name][0]] if len(inputs[name]) == 1 else None
                         f.write((json.dumps({"id": row["id"], "input": name, "column": column,
@@ -75,23 +85,31 @@ def write_errors(parts: Sequence[Path], target: Path, inputs: dict[str, tuple[st
                                 .encode("utf-8", "backslashreplace"))
 
 
-def counted(statuses: Sequence[str]) -> dict[str, int]:
-    """How many are ok, missing and bad."""
-    ok, missing = statuses.count("ok"), statuses.count("missing")
+def _statuses(part: Any, inputs: Sequence[str]) -> dict[str, Any]:
+    """The statuses of each input, of an opened Parquet file."""
+    table = part.read(columns=[status_column(name) for name in inputs])
+    return {name: table[status_column(name)] for name in inputs}
+
+
+def _bad(statuses: dict[str, Any]) -> Any:
+    """Where any of some inputs, one at least, has a bad cell."""
+    return reduce(pc.or_, [pc.invert(pc.is_in(column, pa.array(USABLE))) for column in statuses.values()])
+
+
+def counted(statuses: Any) -> dict[str, int]:
+    """How many of a column of statuses are ok, missing and bad."""
+    times = {one["values"].as_py(): one["counts"].as_py() for one in pc.value_counts(statuses)}
+    ok, missing = (times.get(status, 0) for status in USABLE)
     return {"ok": ok, "missing": missing, "bad": len(statuses) - ok - missing}
 
 
 def count(part: Path, inputs: Sequence[str]) -> Count:
     """What a part amounts to."""
-    table = pq.read_table(part, columns=["id", *(status_column(n) for n in inputs)])
-    bad_rows = [False] * len(table)
-    counts = {}
-    for name in inputs:
-        statuses = table[status_column(name)].to_pylist()
-        counts[name] = counted(statuses)
-        bad_rows = [b or s not in ("ok", "missing") for b, s in zip(bad_rows, statuses, strict=True)]
-    notes = json.loads(pq.read_schema(part).metadata[b"mmtool"])
-    return Count(len(table), sum(bad_rows), counts, notes)
+    with pq.ParquetFile(part) as opened:
+        statuses = _statuses(opened, inputs)
+        notes = json.loads(opened.schema_arrow.metadata[b"mmtool"])
+        return Count(opened.metadata.num_rows, pc.sum(_bad(statuses)).as_py() or 0,
+                     {name: counted(column) for name, column in statuses.items()}, notes)
 
 
 def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
@@ -99,6 +117,38 @@ def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
 
     A few bytes can stand for terabytes of equal texts, so they are read as a dictionary and counted first.
     Raises ArtefactError, StorageError.
+    """
+    with _read(path, header, inputs) as (opened, size):
+        found = opened.read()
+        if len(found) != header["rows"]:
+            raise Unsound(f"it holds {len(found)} rows instead of {header['rows']}")
+        if sum(map(_bytes_of, found.columns)) > max(MOST_TEXT, MOST_GROWTH * size):
+            raise Unsound("its texts are too large for a file of its size")
+        found = pa.table([column.cast(pa.string()) for column in found.columns], found.column_names)
+        found.validate(full=True)
+        return found
+
+
+def count_cells(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many cells of each input, or upstream input, are ok, missing and bad; some rows at a time. Raises as `read_rows`."""
+    names = _upstream(header, inputs)
+    totals = {name: Counter(counted(pa.array([], pa.string()))) for name in names}
+    with _read(path, header, inputs) as (opened, _):
+        for batch in opened.iter_batches(BATCH_ROWS, columns=[status_column(name) for name in names]):
+            for name in names:
+                column = batch.column(status_column(name))
+                column.validate(full=True)
+                totals[name].update(counted(column))
+        if any(total.total() != header["rows"] for total in totals.values()):
+            raise Unsound(f"it does not hold {header['rows']} rows")
+    return {name: dict(total) for name, total in totals.items()}
+
+
+@contextmanager
+def _read(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """The file, texts as dictionaries, with the rows and columns that the header states, and its bytes.
+
+    Raises ArtefactError and StorageError, also for what the block raises.
     """
     try:
         with open_plain(path) as f:
@@ -113,14 +163,7 @@ def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
             if lacking := sorted(needed - set(schema.names)):
                 raise Unsound(f"it has no column {lacking[0]!r}")
             f.seek(0)
-            found = pq.ParquetFile(f, read_dictionary=schema.names).read()
-        if len(found) != header["rows"]:
-            raise Unsound(f"it holds {len(found)} rows instead of {header['rows']}")
-        if sum(map(_bytes_of, found.columns)) > max(MOST_TEXT, MOST_GROWTH * size):
-            raise Unsound("its texts are too large for a file of its size")
-        found = found.cast(schema.remove_metadata())
-        found.validate(full=True)
-        return found
+            yield pq.ParquetFile(f, read_dictionary=schema.names), size
     except Unsound as error:
         raise damaged(path, str(error), AGAIN) from None
     except (pa.ArrowException, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:

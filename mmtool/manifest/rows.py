@@ -63,4 +63,6 @@ def _integer(digits: str) -> int | str:
 
 def text_of(value: object) -> str | None:
     """A cell as rows.parquet holds it: text, for bytes their name; half a UTF-16 pair becomes its escape."""
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+    if value is None or (type(value) is str and value.isascii()):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()
