@@ -22,6 +22,10 @@ from mmtool.inference.paths import DTYPES as DTYPES
 from mmtool.inference.paths import Keep as Keep
 
 
+SMALL = 1024
+"""Values of a cell; with fewer there is nothing that another path could save."""
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, then MPS, then the CPU. Raises UsageError for what is not there."""
     if name == "auto":
@@ -134,7 +138,7 @@ class Engine:
         from mmtool.inference import choice
 
         self._chosen = True
-        if self.lanes is None or len({cell.shape for cell in cells}) > 1:
+        if self.lanes is None or len({cell.shape for cell in cells}) > 1 or cells[0].numel() < SMALL:
             return
         x, lengths = self._batch(cells, self.batch_size)
         lanes = self.lanes
