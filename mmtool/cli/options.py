@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,6 +55,17 @@ def prepare(quiet: bool, allow_download: bool) -> None:
     from mmtool.allocator import keep_memory
 
     keep_memory()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around heavy imports: what they leave stays to the end, so that looking for garbage in it, then or later, is in vain."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def limits(max_megapixels: float, max_seconds: float, max_cell_mb: float) -> Limits:
