@@ -43,10 +43,15 @@ class Found:
 def found() -> tuple[Found, ...]:
     """Every installed plugin, sorted by kind, name and distribution."""
     plugins = set()
+    packages: dict[int, tuple[str, str]] = {}  # asked for once each: a name or a version parses all of a package's metadata
+    installed = entry_points()
     for kind, group in GROUPS.items():
-        for ep in entry_points(group=group):
-            if ep.dist is not None:
-                plugins.add(Found(kind, ep.name, ep.dist.name, ep.dist.version, ep.value))
+        for ep in installed.select(group=group):
+            if (dist := ep.dist) is not None:
+                if id(dist) not in packages:
+                    told = dist.metadata
+                    packages[id(dist)] = told["Name"], told["Version"]
+                plugins.add(Found(kind, ep.name, *packages[id(dist)], ep.value))
     return tuple(sorted(plugins))
 
 

@@ -68,7 +68,8 @@ def extract(
 ) -> None:
     """Turn every cell of a manifest into features, in a folder that can be resumed and reused."""
     opt.prepare(quiet, allow_download)
-    from mmtool.extract import Settings, extract
+    with opt.importing():
+        from mmtool.extract import Settings, extract
 
     limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     result = extract(manifest, output, Settings(
@@ -121,7 +122,10 @@ def predict(
 ) -> None:
     """Predict for files, texts, features or a whole manifest, with a model or zero-shot."""
     opt.prepare(quiet, allow_download)
-    from mmtool.predict import Settings, predict
+    with opt.importing():
+        from mmtool.predict import Settings, predict
+        if model is not None:
+            import mmtool.predict_model  # noqa: F401
 
     limits = opt.limits(max_megapixels, max_seconds, max_cell_mb)
     raise typer.Exit(predict(files or [], Settings(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,6 +57,17 @@ def prepare(quiet: bool, allow_download: bool) -> None:
         os.environ["MMTOOL_ALLOW_DOWNLOAD"] = "1"
     else:  # before any plugin imports a hub's client, which reads this once
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around heavy imports: what they leave stays to the end, so that looking for garbage in it, then or later, is in vain."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def limits(max_megapixels: float, max_seconds: float, max_cell_mb: float) -> Limits:
