@@ -47,7 +47,7 @@ class Moody(Small):
         return tokens if x.float().mean() > 127 else Tokens(-tokens.values, tokens.mask)
 
 
-def pictures(count: int, side: int = 16) -> list[Tensor]:
+def pictures(count: int, side: int = 20) -> list[Tensor]:
     draw = torch.Generator().manual_seed(1)
     return [torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=draw) for _ in range(count)]
 
@@ -146,7 +146,7 @@ def test_bits_depend_neither_on_the_lanes_nor_on_who_is_in_a_batch(lanes: Lanes)
 def test_another_shape_than_the_first_takes_the_plain_path(lanes: Lanes) -> None:
     engine = geared(Small(), "traced", lanes)
     engine.encode([*pictures(4)], keep="pooled")
-    other: list[Tensor | None] = [*pictures(4, side=20)]
+    other: list[Tensor | None] = [*pictures(4, side=24)]
     (row,) = engine.encode(other[:1], keep="pooled")
     assert engine.path == "traced" and row is not None
     assert torch.equal(row, Engine(Small().eval(), CPU, "fp32", 4).encode(other[:1], keep="pooled")[0])  # type: ignore[arg-type]
