@@ -1,4 +1,4 @@
-"""Features that are too many to load: what stays in its files gives what is in memory, in memory that does not grow."""
+"""Features that are too many to load: what stays in its files gives what is in memory."""
 
 from __future__ import annotations
 
@@ -173,22 +173,3 @@ def test_a_head_solved_over_mapped_features_is_the_one_solved_in_memory(folder: 
     assert any("weight" in name for name in loaded)
     for name, value in loaded.items():
         torch.testing.assert_close(mapped[name], value, rtol=1e-2, atol=1e-3)
-
-
-def test_training_in_less_memory_than_the_features_take(tmp_path: Path) -> None:
-    """Where its limit is 64 MB above what the process has before it reads, features of 98 MB train, and give one model."""
-    folder = make(tmp_path / "features", rows=4000, dim=3072, missing=0.0)
-    code = """if True:
-        import resource, sys
-        from mmtool import train as _
-        from mmtool.cli.main import run
-        from mmtool.training import exact
-        exact.SOME_ROWS = 200
-        if sys.argv[3] == "limited":
-            used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
-            limit = 1024 * used + (64 << 20)
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        sys.exit(run(["train", sys.argv[1], "--target", "label", "-f", "concat", "-o", sys.argv[2], "-q"]))"""
-    for how in ("free", "limited"):
-        subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / f"{how}.safetensors"), how], check=True)
-    assert (tmp_path / "free.safetensors").read_bytes() == (tmp_path / "limited.safetensors").read_bytes()
