@@ -52,13 +52,12 @@ class Opened:
     to_extract: list[Input] = field(default_factory=list)
     encoders: list[Any] = field(default_factory=list)
     """What tells the encoders, as they are installed, from others."""
+    _read: dict[str, list[str | None]] = field(default_factory=dict)
 
     @cached_property
     def _texts(self) -> dict[str, list[str | None]]:
+        assert self.manifest is not None
         names = tuple(dict.fromkeys(("id", *self.columns)))
-        if self.manifest is None:
-            assert self.features is not None
-            return {c: self.features.rows[c].to_pylist() for c in names}
         found: dict[str, list[str | None]] = {c: [] for c in names}
         for name, row in ids_and_rows(self.manifest):
             for column, kept in found.items():
@@ -85,11 +84,16 @@ class Opened:
     @cached_property
     def ids(self) -> list[str]:
         """Of every row."""
-        return [i or "" for i in self._texts["id"]]
+        return [i or "" for i in self.column("id")]
 
     def column(self, column: str) -> list[str | None]:
         """A column as written."""
-        return self._texts[column]
+        if self.manifest is not None:
+            return self._texts[column]
+        assert self.features is not None
+        if column not in self._read:
+            self._read[column] = _shared_texts(self.features.rows[column])
+        return self._read[column]
 
     def statuses(self, name: str) -> list[str]:
         """How each cell of an upstream input of fused features fared."""
@@ -103,6 +107,15 @@ class Opened:
         wanted = set(rows)
         return (cells.raw_of(row, item.columns, modality)
                 for number, (_, row) in enumerate(ids_and_rows(self.manifest)) if number in wanted)
+
+
+def _shared_texts(column: Any) -> list[str | None]:
+    """A column of features, cells that are alike as one object."""
+    found: list[str | None] = []
+    for chunk in column.dictionary_encode().chunks:
+        words = [*chunk.dictionary.to_pylist(), None]
+        found += [words[-1 if i is None else i] for i in chunk.indices.to_pylist()]
+    return found
 
 
 def is_features(name: str) -> bool:

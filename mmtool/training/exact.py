@@ -121,7 +121,7 @@ def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Str
 
     def passes() -> Iterator[Stretch]:
         for subset, there in usable:
-            for part in in_stretches(data.rows(there)):
+            for part in in_stretches(data if len(there) == len(data) else data.rows(there)):
                 x, rows = _columns(head, name, part, subset)
                 if len(rows):
                     yield Stretch(x, partial(rows.loss, head.task), _share(head, subset, modality_dropout))
@@ -151,6 +151,8 @@ def _columns(head: Head, name: str, data: Data, subset: Sequence[str]) -> tuple[
     """What the head sees of the rows where that is there, `[n, D]`, and those rows."""
     with torch.no_grad():
         seen: Tokens = head.network.fuse(only(data.inputs, subset))[name]
+    if bool(seen.mask.all()) and seen.mask.shape[1] == 1:  # nothing to leave out, and nothing to copy
+        return seen.values[:, 0], data
     there = seen.present.nonzero().flatten()
     return seen.mean()[there], data.rows(there)
 

@@ -70,8 +70,9 @@ class Problem:
         values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)  # x = U S Vᵀ; U S² Uᵀ, or V S² Vᵀ
         kept = values > values[-1] * 1e-12
         s, vectors = values[kept].sqrt(), vectors[:, kept]
-        self.basis = (x.T @ vectors) / s if wide else vectors  # V [D, r], orthonormal
-        self.z = x @ self.basis  # [N, r]
+        self.rows = x if wide else None
+        self.basis = vectors / s if wide else vectors  # U / S [N, r], of which Xᵀ U / S is V; or V [D, r], orthonormal
+        self.z = vectors * s if wide else x @ vectors  # [N, r]
         self.squares = (self.weights.unsqueeze(1) * self.z.square()).sum(0)  # [r]
         self.at = torch.zeros(self.z.shape[1] + 1, outputs, dtype=torch.float64)
 
@@ -80,17 +81,20 @@ class Problem:
         penalty = strength * self.scale
         axis = (CURVATURE * self.squares + penalty).sqrt().unsqueeze(1)  # [r, 1]
         z = self.z / axis.T
+        shrink = penalty / axis.square()  # [r, 1]
 
         def value(p: Tensor) -> tuple[float, Tensor]:
-            p.requires_grad_()
+            outputs = torch.addmm(p[-1], z, p[:-1]).requires_grad_()  # [N, K]
             with torch.enable_grad():
-                total = (self.weights * self.loss(z @ p[:-1] + p[-1])).sum() + penalty / 2 * (p[:-1] / axis).square().sum()
-            (grad,) = torch.autograd.grad(total, p)
-            return total.item(), grad
+                total = self.weights @ self.loss(outputs)
+            (grad,) = torch.autograd.grad(total, outputs)
+            own = shrink * p[:-1]
+            return total.item() + float(own.flatten() @ p[:-1].flatten()) / 2, torch.cat([z.T @ grad + own, grad.sum(0, True)])
 
         p, gradient = minimise(value, torch.cat([self.at[:-1] * axis, self.at[-1:]]), tolerance)
         self.at = torch.cat([p[:-1] / axis, p[-1:]])
-        weight = (self.basis @ self.at[:-1]).T.contiguous()  # [K, D]
+        weight = self.basis @ self.at[:-1]
+        weight = (weight if self.rows is None else self.rows.T @ weight).T.contiguous()  # [K, D]
         return Solution(strength, weight, self.at[-1].clone(), gradient)
 
 

@@ -107,8 +107,8 @@ class Trainer:
                 task = self.settings.task
             if column in found:
                 raise UsageError(f"--target {column!r} is given twice")
-            present = [c for c in self.opened.column(column) if not targets.is_empty(c)]
-            found[column] = targets.build(column, task, [c for c in present if c is not None], self.settings.task_options)
+            present = [c for c in self.opened.column(column) if c is not None and not targets.is_empty(c)]
+            found[column] = targets.build(column, task, present, self.settings.task_options)
             unused -= set(found[column].options)
         if unused:
             names = ", ".join(sorted({a.name for a in found.values()}))
@@ -299,9 +299,16 @@ class Trainer:
                          f"{torn[0].partition(' ')[2]!r}: rows of one group both train and test")
 
     def strata(self, rows: Sequence[int]) -> list[str]:
-        found = [{c: a.task.stratum(cell) for c, a in self.targets.items() if (cell := self.truth[c][r]) is not None}
-                 for r in rows]
-        return ["\0".join(strata.get(c, "") for c in self.targets) for strata in found]
+        known: dict[tuple[str | None, ...], str] = {}  # rows are many, and those of one stratum share its name
+        columns = [self.truth[c] for c in self.targets]
+        found = []
+        for r in rows:
+            cells = tuple(column[r] for column in columns)
+            if cells not in known:
+                known[cells] = "\0".join("" if cell is None else a.task.stratum(cell)
+                                         for cell, a in zip(cells, self.targets.values(), strict=True))
+            found.append(known[cells])
+        return found
 
     def groups(self, rows: Sequence[int]) -> list[str] | None:
         column = self.settings.group
