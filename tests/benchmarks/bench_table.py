@@ -45,6 +45,7 @@ def changes(rows: Sequence[Row], baseline: Mapping[str, float]) -> list[str]:
             lines.append(f"{what}: {row.ratio:.2f}, not in the baseline")
         elif abs(change := row.ratio / baseline[what] - 1) > CHANGE:
             better = (change > 0) != row.at_most
-            lines.append(f"{what}: {row.ratio:.2f}, was {baseline[what]:.2f} ({change:+.0%}, {'better' if better else 'WORSE'})")
+            way = "better" if better else "WORSE"
+            lines.append(f"{what}: {row.ratio:.2f}, was {baseline[what]:.2f} ({change:+.0%}, {way})")
     lines += [f"{what}: not measured, was {ratio:.2f}" for what, ratio in baseline.items() if what not in now]
     return lines

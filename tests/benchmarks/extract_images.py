@@ -91,6 +91,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             work = Path(name)
             tables = {n: manifest(work / f"{n}.csv", files[:n]) for n in {len(share), len(again), len(part)}}
             for precision in ("fp32",) if quick else ("fp32", "bf16"):
+                best = 0
                 rates: dict[str, list[float]] = {str(b): [] for b in found}
                 whole, loops = {}, {}
                 for turn in range(3 if first and not quick else 1):

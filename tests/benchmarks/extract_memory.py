@@ -30,7 +30,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             return harness.mmtool("extract", path, "-o", Path(name) / "f", "-e", "text=minilm", "--no-cache", "-q").peak_mb
 
     small, large = peak(FEW), peak(many)
-    yield Row(f"peak memory of extract, {many} ÷ {FEW} rows", large, "limit", "MB", limit=small, promised=PROMISED, at_most=True)
+    yield Row(f"peak memory of extract, {many} ÷ {FEW} rows", large, "limit", "MB", limit=small, promised=PROMISED,
+              at_most=True)
 
 
 if __name__ == "__main__":

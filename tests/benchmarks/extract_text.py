@@ -33,7 +33,7 @@ def texts() -> list[str]:
         with (data / "clipart.csv").open(encoding="utf-8", newline="") as f:
             found = sorted({f"{row['title']}: {row['keywords'].replace('|', ', ')}" for row in csv.DictReader(f)})
     else:
-        words = "a red green old small house tree river photo of the with under near dog cat ship cloud paper".split()
+        words = ("red", "old", "small", "house", "tree", "photo", "of", "the", "under", "dog", "cat", "ship", "cloud", "paper")
         found = sorted({" ".join(rng.choices(words, k=rng.randint(3, 25))) for _ in range(5000)})
     rng.shuffle(found)
     return found[:5000]

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -134,7 +135,7 @@ def decode(paths: list[str]) -> dict[str, float]:
     from mmtool.media.images import decode_image
 
     torch.set_num_threads(1)
-    files = [open(path, "rb").read() for path in paths]
+    files = [Path(path).read_bytes() for path in paths]
     ways: dict[str, Callable[[bytes], Any]] = {
         "mmtool": lambda data: resize_image(decode_image(data, shorter_side_px=256), SIDE_PX, crop=0.875)}
     if harness.has("simplejpeg"):

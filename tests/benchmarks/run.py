@@ -45,9 +45,9 @@ def subject(name: str, quick: bool, left: float, folder: Path) -> tuple[list[Row
     (module, *more), share = SUBJECTS[name]
     if not Path(__file__).with_name(module).exists():
         return [], f"{module} is not there"
-    arguments = [sys.executable, str(Path(__file__).with_name(module)), *more, "--json", str(file), *(["--quick"] if quick else [])]
-    process = subprocess.Popen([*arguments, "--seconds", str(min(share, left))], start_new_session=True,
-                               stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    arguments = [sys.executable, str(Path(__file__).with_name(module)), *more, "--json", str(file),
+                 "--seconds", str(min(share, left)), *(["--quick"] if quick else [])]
+    process = subprocess.Popen(arguments, start_new_session=True, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     wrong = None
     try:
         _, said = process.communicate(timeout=left)
