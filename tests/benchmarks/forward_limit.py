@@ -62,7 +62,7 @@ def _work(network: str, kind: str, precision: str, batch: int, alone: bool, seco
     except BaseException:
         barrier.abort()
         raise
-    barrier.wait()
+    barrier.wait(120)  # seconds: the others may have been killed
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         run()
