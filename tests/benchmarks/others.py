@@ -37,8 +37,8 @@ def startup(arguments: argparse.Namespace) -> Iterator[Row]:
     with TemporaryDirectory() as name:
         told = module.measure_warm(module.trained(Path(name)))
     for way in ("zero-shot", "-m"):
-        yield Row(f"warm predict - ({way}), a row ÷ bare forward", told[way]["row_s"], "limit", "s", limit=told[way]["forward_s"],
-                  promised=1.2, at_most=True, note="image and text, rows one by one")
+        yield Row(f"warm predict - ({way}), a row ÷ bare forward", told[way]["row_s"], "limit", "s",
+                  limit=told[way]["forward_s"], promised=1.2, at_most=True, note="image and text, rows one by one")
 
 
 def scale(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -64,7 +64,7 @@ def train_scale(arguments: argparse.Namespace) -> Iterator[Row]:
         free, bound = ({k: v for k, v in told[n].items() if isinstance(v, float | int)} for n in ("free", "limited"))
         yield Row("train, 1000000 x 512 from disk, memory limited ÷ free", bound["seconds"], "limit", "s",
                   limit=free["seconds"], at_most=True,
-            note=f"{told['features_mb']} MB of features under a limit of {told['limit_mb']} MB")
+                  note=f"{told['features_mb']} MB of features under a limit of {told['limit_mb']} MB")
 
 
 def train_stamps(arguments: argparse.Namespace) -> Iterator[Row]:
