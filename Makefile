@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export MMTOOL_DATA
 
-.PHONY: install demo test lint bench faults fuzz clean
+.PHONY: install demo test lint bench bench-quick faults fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -41,11 +41,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/mypy plugins/mmtool-starter/mmtool_starter
 
-bench: install
-	$(BIN)/python tests/benchmarks/startup.py
-	$(BIN)/python tests/benchmarks/train_stamps.py
-	$(BIN)/python tests/benchmarks/compare.py
-	$(BIN)/python tests/benchmarks/fashion.py "$(MMTOOL_DATA)"
+# In under 15 minutes on 2 idle cores; what a peer needs is installed first.
+bench: $(VENV)/.bench
+	$(BIN)/python tests/benchmarks/run.py --json bench.json --baseline tests/benchmarks/baseline.json
+
+bench-quick: $(VENV)/.bench
+	$(BIN)/python tests/benchmarks/run.py --quick --json bench.json --baseline tests/benchmarks/baseline.json
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	touch $@
 
 # Half an hour or more: every write, fsync and rename of small runs is killed, or fails; then 500 kills at random moments.
 faults: install
