@@ -21,7 +21,6 @@ from mmtool.inference.lanes import Lanes
 from mmtool.inference.paths import DTYPES as DTYPES
 from mmtool.inference.paths import Keep as Keep
 
-
 SMALL = 1024
 """Values of a cell; with fewer there is nothing that another path could save."""
 

@@ -73,6 +73,9 @@ def exported(encoder: Encoder, keep: Keep, x: Tensor, lengths: Tensor) -> nn.Mod
     Raises Unfit where the course depends on values, or cannot be told.
     """
     _keep_compiled()
+    # A first backward pass after what export imports would start threads, and trainings in forked processes then fail.
+    with torch.enable_grad():
+        torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
