@@ -50,3 +50,4 @@ class Lanes:
 
     def __exit__(self, *exc: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # a lane's count was also made that of every thread yet to come
