@@ -170,3 +170,18 @@ def test_half_a_utf16_pair_names_no_file(tmp_path: Path) -> None:
     for name in ("\ud800.jpg", "absent.jpg"):
         with pytest.raises(CellError, match="no such file"):
             cells._file(tmp_path / name, Limits())
+
+
+def test_compiled_code_is_kept_where_nobody_else_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "cache" / "compiled"
+    assert paths.private(own) == own == paths.private(own)
+    assert own.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr("atexit.register", lambda *_, **__: None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own.chmod(0o770)  # a cache that a team shares
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "file").write_text("")  # no folder can be made there
+    for refused in (own, tmp_path / "link", tmp_path / "file" / "compiled"):
+        made = paths.private(refused)
+        assert made.parent == tmp_path and made.name.startswith("mmtool-") and made.stat().st_mode & 0o777 == 0o700

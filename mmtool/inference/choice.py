@@ -12,6 +12,7 @@ from mmtool import devices
 from mmtool.api import Encoder
 from mmtool.errors import UsageError
 from mmtool.inference import openvino, paths
+from mmtool.inference.lanes import FEW_ROWS
 from mmtool.inference.paths import Keep, Path, Run, Unfit
 
 Backend = Literal["torch", "openvino"]
@@ -40,7 +41,10 @@ class Chosen:
 
 
 def choose_backend(name: str, device: torch.device, precision: str, rows: int) -> Backend:
-    """`auto` is OpenVINO where it is installed, on a CPU, for rows enough to repay its start. Raises UsageError."""
+    """`auto` is OpenVINO where it is installed, on a CPU, for rows enough to repay its start.
+
+    Where it is asked for, too, so few rows that they have no lanes are PyTorch's. Raises UsageError.
+    """
     possible = device.type == "cpu" and precision in openvino.HINTS
     if name == "openvino":
         if not openvino.installed():
@@ -48,7 +52,7 @@ def choose_backend(name: str, device: torch.device, precision: str, rows: int) -
         if not possible:
             raise UsageError(f"--backend openvino computes on a CPU, in {' or '.join(openvino.HINTS)}",
                              f"use --device cpu; or --backend torch for {device.type} and {precision}")
-        return "openvino"
+        return "openvino" if rows > FEW_ROWS else "torch"
     if name not in ("auto", "torch"):
         raise UsageError(f"--backend {name!r} is not known", "use auto, torch or openvino")
     return "openvino" if name == "auto" and possible and rows >= WORTH_CONVERTING and openvino.installed() else "torch"
