@@ -20,6 +20,7 @@ _owner = 0
 _asked = 0
 _step: threading.Event | None = None
 _child = False
+_at_once = False
 _terminals: list[int] = []
 
 
@@ -65,6 +66,17 @@ def forget() -> None:
 
 
 @contextmanager
+def at_once() -> Iterator[None]:
+    """While the block runs, the first signal ends the process as it is."""
+    global _at_once
+    _at_once = True
+    try:
+        yield
+    finally:
+        _at_once = False
+
+
+@contextmanager
 def after_step(stop: threading.Event) -> Iterator[None]:
     """While the block runs, the first signal sets `stop`, so that a step can end and its state be kept."""
     global _step
@@ -87,6 +99,10 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _let_go()
         if _asked:  # the shell and the kernel may both tell of the same
             return
+    if _at_once:
+        with contextlib.suppress(OSError):
+            os.write(2, b"warning: interrupted\n")
+        os._exit(Interrupted.exit_code)
     _asked += 1
     if _asked == 1 and _step is not None:
         _step.set()

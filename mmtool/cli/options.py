@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmtool import console
+from mmtool import console, stopping
 
 if TYPE_CHECKING:
     from mmtool.media.limits import Limits
@@ -61,10 +61,14 @@ def prepare(quiet: bool, allow_download: bool) -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around heavy imports: what they leave stays to the end, so that looking for garbage in it, then or later, is in vain."""
+    """Around heavy imports: what they leave stays to the end, so that looking for garbage in it, then or later, is in vain.
+
+    A signal ends the process at once: there is nothing to save, and some of these imports swallow a KeyboardInterrupt.
+    """
     gc.disable()
     try:
-        yield
+        with stopping.at_once():
+            yield
     finally:
         gc.freeze()
         gc.enable()
