@@ -89,6 +89,8 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
     x = torch.cat([part[0] for part in parts])
 
     def loss(outputs: Tensor) -> Tensor:
+        if len(parts) == 1:
+            return parts[0][1].loss(head.task, outputs)
         sizes = [len(part[1]) for part in parts]
         return torch.cat([d.loss(head.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
 

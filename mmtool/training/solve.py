@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mmtool.metrics.grouping import Array
+from mmtool.training import lbfgs
 
 Loss = Callable[[Tensor], Tensor]
 """Outputs `[N, K]` -> losses `[N]`."""
@@ -27,6 +27,8 @@ Loss = Callable[[Tensor], Tensor]
 STRENGTHS = tuple(10 ** (-e / 2) for e in range(2, 15))
 """λ in units of the mean squared length of a row, from strong to weak."""
 ITERATIONS = 2000
+MOST_NUMBERS = 1 << 24
+"""That the steps of all problems which are solved at once may hold."""
 CURVATURE = 0.1
 """About the second derivative of a cross-entropy; scales the axes, and changes no solution."""
 
@@ -78,30 +80,68 @@ class Problem:
 
     def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
         """The optimum for λ = strength x mean squared length of a row; stops where no gradient exceeds `tolerance`."""
-        penalty = strength * self.scale
-        axis = (CURVATURE * self.squares + penalty).sqrt().unsqueeze(1)  # [r, 1]
-        z = self.z / axis.T
-        shrink = penalty / axis.square()  # [r, 1]
+        return together([self], strength, tolerance)[0]
 
-        def value(p: Tensor) -> tuple[float, Tensor]:
-            outputs = torch.addmm(p[-1], z, p[:-1]).requires_grad_()  # [N, K]
-            with torch.enable_grad():
-                total = self.weights @ self.loss(outputs)
-            (grad,) = torch.autograd.grad(total, outputs)
-            own = shrink * p[:-1]
-            return total.item() + float(own.flatten() @ p[:-1].flatten()) / 2, torch.cat([z.T @ grad + own, grad.sum(0, True)])
+    def start(self, known: Solution) -> None:
+        """Begin from a solution for rows that are alike."""
+        along = self.basis.T @ (known.weight.T if self.rows is None else self.rows @ known.weight.T)
+        self.at = torch.cat([along, known.bias.unsqueeze(0)])
 
-        p, gradient = minimise(value, torch.cat([self.at[:-1] * axis, self.at[-1:]]), tolerance)
-        self.at = torch.cat([p[:-1] / axis, p[-1:]])
+    def _solution(self, strength: float, gradient: float) -> Solution:
         weight = self.basis @ self.at[:-1]
         weight = (weight if self.rows is None else self.rows.T @ weight).T.contiguous()  # [K, D]
         return Solution(strength, weight, self.at[-1].clone(), gradient)
 
 
+def together(problems: Sequence[Problem], strength: float, tolerance: float) -> list[Solution]:
+    """Each problem's optimum, as many at once as MOST_NUMBERS allow."""
+    most = max(p.at.numel() for p in problems) if problems else 1
+    step = max(1, MOST_NUMBERS // (2 * lbfgs.MEMORY * most))
+    return [found for at in range(0, len(problems), step) for found in _together(problems[at : at + step], strength, tolerance)]
+
+
+def _together(problems: Sequence[Problem], strength: float, tolerance: float) -> list[Solution]:
+    penalties = [strength * p.scale for p in problems]
+    axes = [(CURVATURE * p.squares + penalty).sqrt().unsqueeze(1) for p, penalty in zip(problems, penalties, strict=True)]
+    most = max(p.at.numel() for p in problems)  # M
+
+    def value(points: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        own = []
+        outputs = []
+        gradient = torch.zeros(len(numbers), most, dtype=torch.float64)
+        for point, n in zip(points, numbers, strict=True):
+            p = problems[n]
+            at = point[: p.at.numel()].view(p.at.shape)
+            own.append(at[:-1] / axes[n])  # [r, K]
+            outputs.append(torch.addmm(at[-1], p.z, own[-1]).requires_grad_())  # [N, K]
+        with torch.enable_grad():
+            losses = [problems[n].weights @ problems[n].loss(out) for n, out in zip(numbers, outputs, strict=True)]
+            grads = torch.autograd.grad(losses, outputs)
+        for row, n, w, grad in zip(gradient, numbers, own, grads, strict=True):
+            p = problems[n]
+            by = row[: p.at.numel()].view(p.at.shape)
+            by[:-1] = torch.addmm(w, p.z.T, grad, beta=penalties[n]).div_(axes[n])
+            by[-1] = grad.sum(0)
+        squares = torch.stack([penalties[n] / 2 * (flat @ flat) for n, w in zip(numbers, own, strict=True) for flat in [w.flatten()]])
+        return torch.stack(losses).detach() + squares, gradient
+
+    start = torch.zeros(len(problems), most, dtype=torch.float64)
+    for row, p, axis in zip(start, problems, axes, strict=True):
+        row[: p.at.numel()] = torch.cat([p.at[:-1] * axis, p.at[-1:]]).flatten()
+    found, largest = lbfgs.minimise(value, start, tolerance, ITERATIONS)
+    solutions = []
+    for row, p, axis, gradient in zip(found, problems, axes, largest.tolist(), strict=True):
+        at = row[: p.at.numel()].view(p.at.shape)
+        p.at = torch.cat([at[:-1] / axis, at[-1:]])
+        solutions.append(p._solution(strength, gradient))
+    return solutions
+
+
 def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> tuple[Tensor, float]:
     """L-BFGS from `start`, float64: where it ended, and the gradient's largest entry there. `value`: with its gradient."""
+    from scipy.optimize import minimize  # half a second, and only rows that stay in their files need it
 
-    def flat(p: Array) -> tuple[float, Array]:
+    def flat(p: Any) -> tuple[float, Any]:
         loss, grad = value(torch.from_numpy(p).view(start.shape))
         return loss, grad.numpy().ravel()
 
@@ -120,7 +160,7 @@ def choose(problems: Sequence[Problem], held: Sequence[Callable[[Solution], Tens
     best, worse = (float("inf"), strengths[0], list[Solution]()), 0
     path: list[tuple[float, float]] = []
     for strength in strengths:
-        found = [p.solve(strength, 1e-4) for p in problems]
+        found = together(problems, strength, 1e-4)
         losses = torch.cat([torch.zeros(0), *(of(s) for of, s in zip(held, found, strict=True))])
         if not len(losses):
             return strength, found, path
