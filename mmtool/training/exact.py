@@ -20,7 +20,8 @@ from mmtool.training.streamed import Streamed, Stretch
 
 Curve = dict[str, Any]
 """One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
+"""Of the final head's gradient; its probabilities are then within 1e-5 of the optimum's."""
 SOME_ROWS, SOME_NUMBERS = 1 << 14, 1 << 23
 """Rows by which a strength is chosen where not all are in memory, and their numbers, at most."""
 
@@ -63,6 +64,8 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
             head, data = Head(final, column), whole.table.of(column, whole.fit)[0]
             problem = _problem(head, name, _some(data), modality_dropout)
             if problem is not None:
+                if solutions:
+                    problem.begin(solutions)
                 solution = problem.solve(strength, TOLERANCE)
                 _put(head, number, _on_all(head, name, data, modality_dropout, solution, TOLERANCE))
     return strengths, curves
