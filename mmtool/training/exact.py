@@ -48,7 +48,7 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
         for head, part in zip(heads, parts, strict=True):
             _clear(head, number)
             data = part.table.of(column, part.fit)[0]
-            problem = _problem(head, name, _some(data), modality_dropout)
+            problem = _problem(head, name, _some(data), modality_dropout, narrow=True)
             if problem is not None:
                 solvable.append((head, data, problem))
                 held.append(_held_losses(head, name, _some(part.table.of(column, part.held)[0])))
@@ -75,7 +75,7 @@ def _names(network: Network) -> list[str]:
     return network.names if network.has_towers else ["fused"]
 
 
-def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem | None:
+def _problem(head: Head, name: str, data: Data, modality_dropout: float, *, narrow: bool = False) -> Problem | None:
     """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability.
 
     None where no row has the target and what the head sees.
@@ -97,7 +97,7 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
         sizes = [len(part[1]) for part in parts]
         return torch.cat([d.loss(head.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
 
-    return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]))
+    return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]), narrow=narrow)
 
 
 def _some(data: Data) -> Data:

@@ -16,8 +16,8 @@ Value = Callable[[Tensor, list[int]], tuple[Tensor, Tensor]]
 MEMORY = 20
 ENOUGH, FLAT = 1e-4, 0.9
 """Of the weak Wolfe conditions: how much a step must gain, and by how much the slope must fall."""
-ROUNDING = 1e-12
-"""Of a loss: smaller differences tell nothing, and the slopes are asked instead (Hager and Zhang, 2005)."""
+ROUNDING, NARROW = 1e-12, 1e-7
+"""Of a loss, and of one that comes from float32 products: smaller differences tell nothing, and the slopes are asked instead (Hager and Zhang, 2005)."""
 TRIALS = 40
 
 
@@ -62,7 +62,8 @@ class _Steps:
         self.mixed, self.inner = self.mixed[these], self.inner[these]
 
 
-def minimise(value: Value, start: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
+def minimise(value: Value, start: Tensor, tolerance: float, iterations: int, *,
+             narrow: bool = False) -> tuple[Tensor, Tensor]:
     """From `start [B, M]`, float64: where each problem has no larger gradient than `tolerance`, and its largest there, `[B]`."""
     ended, largest = start.clone(), torch.zeros(len(start), dtype=torch.float64)
     numbers, at = list(range(len(start))), start
@@ -79,7 +80,7 @@ def minimise(value: Value, start: Tensor, tolerance: float, iterations: int) -> 
         if not numbers:
             break
         direction = steps.direction(gradient)
-        new, found, bent, stuck = _search(value, numbers, at, losses, gradient, direction)
+        new, found, bent, stuck = _search(value, numbers, at, losses, gradient, direction, NARROW if narrow else ROUNDING)
         if stuck:  # rounding leaves nothing to gain
             break
         steps.add(new - at, bent - gradient)
@@ -89,7 +90,7 @@ def minimise(value: Value, start: Tensor, tolerance: float, iterations: int) -> 
 
 
 def _search(value: Value, numbers: list[int], at: Tensor, losses: Tensor, gradient: Tensor,
-            direction: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
+            direction: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, bool]:
     """Where a step along `direction` ends that gains enough, its losses and gradients, by halving and doubling.
 
     The last is True where one of the problems finds no such step.
@@ -111,7 +112,7 @@ def _search(value: Value, numbers: list[int], at: Tensor, losses: Tensor, gradie
         again = []
         for i, now, after in zip(trying, loss.tolist(), (slope * along).sum(1).tolist(), strict=True):
             gained = now <= begun[i] + ENOUGH * size[i] * before[i]
-            even = now <= begun[i] + ROUNDING * abs(begun[i]) and after <= (2 * ENOUGH - 1) * before[i]
+            even = now <= begun[i] + rounding * abs(begun[i]) and after <= (2 * ENOUGH - 1) * before[i]
             if not gained and not even:
                 high[i] = size[i]
             elif after < FLAT * before[i]:

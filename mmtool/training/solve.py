@@ -66,7 +66,9 @@ class Solution:
 class Problem:
     """Rows and their losses, ready to be solved for several strengths, each from where the last one ended."""
 
-    def __init__(self, x: Tensor, loss: Loss, outputs: int, weights: Tensor | None = None) -> None:
+    def __init__(self, x: Tensor, loss: Loss, outputs: int, weights: Tensor | None = None, *,
+                 narrow: bool = False) -> None:
+        """`narrow`: products of the rows in float32, which is enough for a tolerance of 1e-4, and half the memory."""
         x = x.double()
         self.loss, self.outputs = loss, outputs
         self.weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights.double()
@@ -80,6 +82,7 @@ class Problem:
         self.basis = vectors / s if wide else vectors  # U / S [N, r], of which Xᵀ U / S is V; or V [D, r], orthonormal
         self.z = vectors * s if wide else x @ vectors  # [N, r]
         self.squares = (self.weights.unsqueeze(1) * self.z.square()).sum(0)  # [r]
+        self.z = self.z.float() if narrow else self.z
         self.at = torch.zeros(self.z.shape[1] + 1, outputs, dtype=torch.float64)
         self.before: list[Tensor] = []
         """Where it was for the strengths before, the last two."""
@@ -145,14 +148,14 @@ def _together(problems: Sequence[Problem], strength: float, tolerance: float) ->
             p = problems[n]
             at = point[: p.at.numel()].view(p.at.shape)
             own.append(at[:-1] / axes[n])  # [r, K]
-            outputs.append(torch.addmm(at[-1], p.z, own[-1]).requires_grad_())  # [N, K]
+            outputs.append((at[-1] + (p.z @ own[-1].to(p.z)).double()).requires_grad_())  # [N, K]
         with torch.enable_grad():
             losses = [problems[n].weights @ problems[n].loss(out) for n, out in zip(numbers, outputs, strict=True)]
             grads = torch.autograd.grad(losses, outputs)
         for row, n, w, grad in zip(gradient, numbers, own, grads, strict=True):
             p = problems[n]
             by = row[: p.at.numel()].view(p.at.shape)
-            by[:-1] = torch.addmm(w, p.z.T, grad, beta=penalties[n]).div_(axes[n])
+            by[:-1] = w.mul(penalties[n]).add_(p.z.T @ grad.to(p.z)).div_(axes[n])
             by[-1] = grad.sum(0)
         squares = torch.stack([penalties[n] / 2 * (flat @ flat) for n, w in zip(numbers, own, strict=True) for flat in [w.flatten()]])
         return torch.stack(losses).detach() + squares, gradient
@@ -160,7 +163,7 @@ def _together(problems: Sequence[Problem], strength: float, tolerance: float) ->
     start = torch.zeros(len(problems), most, dtype=torch.float64)
     for row, p, axis in zip(start, problems, axes, strict=True):
         row[: p.at.numel()] = torch.cat([p.at[:-1] * axis, p.at[-1:]]).flatten()
-    found, largest = lbfgs.minimise(value, start, tolerance, ITERATIONS)
+    found, largest = lbfgs.minimise(value, start, tolerance, ITERATIONS, narrow=problems[0].z.dtype == torch.float32)
     solutions = []
     for row, p, axis, gradient in zip(found, problems, axes, largest.tolist(), strict=True):
         at = row[: p.at.numel()].view(p.at.shape)
