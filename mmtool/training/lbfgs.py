@@ -17,7 +17,8 @@ MEMORY = 20
 ENOUGH, FLAT = 1e-4, 0.9
 """Of the weak Wolfe conditions: how much a step must gain, and by how much the slope must fall."""
 ROUNDING, NARROW = 1e-12, 1e-7
-"""Of a loss, and of one that comes from float32 products: smaller differences tell nothing, and the slopes are asked instead (Hager and Zhang, 2005)."""
+"""Of a loss, and of one that comes from float32 products: smaller differences tell nothing, and the slopes are asked instead
+(Hager and Zhang, 2005)."""
 TRIALS = 40
 
 
@@ -41,7 +42,8 @@ class _Steps:
     def direction(self, gradient: Tensor) -> Tensor:
         """Downhill, `[B, M]`; at first a step no longer than one."""
         if not self.taken:
-            return -gradient / gradient.norm(dim=1, keepdim=True).clamp(min=1)
+            length: Tensor = gradient.square().sum(1, keepdim=True).sqrt().clamp(min=1)
+            return -gradient / length
         used = min(self.taken, MEMORY)
         order = [i % MEMORY for i in range(self.taken - used, self.taken)]  # old to new
         moves, bends = self.moves[:, :used], self.bends[:, :used]
@@ -64,7 +66,7 @@ class _Steps:
 
 def minimise(value: Value, start: Tensor, tolerance: float, iterations: int, *,
              narrow: bool = False) -> tuple[Tensor, Tensor]:
-    """From `start [B, M]`, float64: where each problem has no larger gradient than `tolerance`, and its largest there, `[B]`."""
+    """From `start [B, M]`, float64: where no gradient of a problem exceeds `tolerance`, and its largest entry there, `[B]`."""
     ended, largest = start.clone(), torch.zeros(len(start), dtype=torch.float64)
     numbers, at = list(range(len(start))), start
     losses, gradient = value(at, numbers)

@@ -1,4 +1,4 @@
-"""The exact way to train a linear head: an L2-regularised convex problem, solved in float64 by full-batch L-BFGS.
+"""The exact way to train a linear head: an L2-regularised convex problem, solved by full-batch L-BFGS.
 
 For targets y and features x it minimises mean_i w_i loss(W x_i + b, y_i) + λ/2 ‖W‖², the bias left free. Solutions lie in
 the span of the rows, so the problem is first rotated to its principal axes; there the Hessian is nearly diagonal, and
@@ -141,8 +141,7 @@ def _together(problems: Sequence[Problem], strength: float, tolerance: float) ->
     most = max(p.at.numel() for p in problems)  # M
 
     def value(points: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
-        own = []
-        outputs = []
+        own, outputs = list[Tensor](), list[Tensor]()
         gradient = torch.zeros(len(numbers), most, dtype=torch.float64)
         for point, n in zip(points, numbers, strict=True):
             p = problems[n]
@@ -157,7 +156,7 @@ def _together(problems: Sequence[Problem], strength: float, tolerance: float) ->
             by = row[: p.at.numel()].view(p.at.shape)
             by[:-1] = w.mul(penalties[n]).add_(p.z.T @ grad.to(p.z)).div_(axes[n])
             by[-1] = grad.sum(0)
-        squares = torch.stack([penalties[n] / 2 * (flat @ flat) for n, w in zip(numbers, own, strict=True) for flat in [w.flatten()]])
+        squares = torch.stack([penalties[n] / 2 * w.square().sum() for n, w in zip(numbers, own, strict=True)])
         return torch.stack(losses).detach() + squares, gradient
 
     start = torch.zeros(len(problems), most, dtype=torch.float64)
