@@ -37,10 +37,11 @@ def compare(
 ) -> None:
     """Rank every fusion, single input and simple head on the same rows, with intervals, times and sizes."""
     opt.prepare(quiet, allow_download)
-    from mmtool import report
-    from mmtool.compare import compare
-    from mmtool.extract import Settings as ExtractSettings
-    from mmtool.settings import Settings
+    with opt.importing():
+        from mmtool import report
+        from mmtool.compare import compare
+        from mmtool.extract import Settings as ExtractSettings
+        from mmtool.settings import Settings
 
     given = {name: value for name, value in (("epochs", epochs), ("lr", lr)) if value is not None}
     settings = Settings(

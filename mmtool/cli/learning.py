@@ -73,11 +73,12 @@ def train(
 ) -> None:
     """Train a model on features or a manifest, and say what it is worth on rows that it has not seen."""
     opt.prepare(quiet, allow_download)
-    from mmtool.extract import Settings as ExtractSettings
-    from mmtool.extraction.sources import parse_weights
-    from mmtool.settings import NUMBERS, Settings, parse_widths
-    from mmtool.settings import like as settings_like
-    from mmtool.train import train
+    with opt.importing():
+        from mmtool.extract import Settings as ExtractSettings
+        from mmtool.extraction.sources import parse_weights
+        from mmtool.settings import NUMBERS, Settings, parse_widths
+        from mmtool.settings import like as settings_like
+        from mmtool.train import train
 
     if weights and like is None and not bundle:
         raise UsageError("--weights belongs to --like or --bundle", "with -e, write -e photo=timm:resnet18,weights=FILE")
@@ -138,9 +139,10 @@ def evaluate_verb(
 ) -> None:
     """Score a model, or predictions of any tool, with intervals and baselines."""
     opt.prepare(quiet, allow_download)
-    from mmtool import report
-    from mmtool.evaluate import Settings, evaluate
-    from mmtool.extract import Settings as ExtractSettings
+    with opt.importing():
+        from mmtool import report
+        from mmtool.evaluate import Settings, evaluate
+        from mmtool.extract import Settings as ExtractSettings
 
     if metric is not None and not by_input:
         raise UsageError("--metric belongs to --by-input", "say --by-input, too; metrics.json has every metric anyhow")

@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def group_sums(counts: Array, groups: Array, size: int) -> Array:
     """`counts [R, N]` added up over each of `size` groups, `[R, G]`; `groups [N]` holds each row's."""
-    rows = np.arange(len(groups))
-    member = sparse.csr_array((np.ones(len(groups)), (groups, rows)), shape=(size, len(groups)))
-    sums: Array = member @ counts.T  # [G, R]
+    order = np.argsort(groups, kind="stable")
+    present, starts = np.unique(groups[order], return_index=True)
+    sums = np.zeros((size, len(counts)))
+    if len(present):
+        sums[present] = np.add.reduceat(counts.T[order], starts)  # [G, R]
     return sums.T
 
 

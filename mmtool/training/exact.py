@@ -20,7 +20,8 @@ from mmtool.training.streamed import Streamed, Stretch
 
 Curve = dict[str, Any]
 """One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
+"""Of the final head's gradient; its probabilities are then within 1e-5 of the optimum's."""
 SOME_ROWS, SOME_NUMBERS = 1 << 14, 1 << 23
 """Rows by which a strength is chosen where not all are in memory, and their numbers, at most."""
 
@@ -47,7 +48,7 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
         for head, part in zip(heads, parts, strict=True):
             _clear(head, number)
             data = part.table.of(column, part.fit)[0]
-            problem = _problem(head, name, _some(data), modality_dropout)
+            problem = _problem(head, name, _some(data), modality_dropout, narrow=True)
             if problem is not None:
                 solvable.append((head, data, problem))
                 held.append(_held_losses(head, name, _some(part.table.of(column, part.held)[0])))
@@ -63,6 +64,8 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
             head, data = Head(final, column), whole.table.of(column, whole.fit)[0]
             problem = _problem(head, name, _some(data), modality_dropout)
             if problem is not None:
+                if solutions:
+                    problem.begin(solutions)
                 solution = problem.solve(strength, TOLERANCE)
                 _put(head, number, _on_all(head, name, data, modality_dropout, solution, TOLERANCE))
     return strengths, curves
@@ -72,7 +75,7 @@ def _names(network: Network) -> list[str]:
     return network.names if network.has_towers else ["fused"]
 
 
-def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Problem | None:
+def _problem(head: Head, name: str, data: Data, modality_dropout: float, *, narrow: bool = False) -> Problem | None:
     """The head's rows; under modality dropout each row counts once for every subset of its inputs, by its probability.
 
     None where no row has the target and what the head sees.
@@ -89,10 +92,12 @@ def _problem(head: Head, name: str, data: Data, modality_dropout: float) -> Prob
     x = torch.cat([part[0] for part in parts])
 
     def loss(outputs: Tensor) -> Tensor:
+        if len(parts) == 1:
+            return parts[0][1].loss(head.task, outputs)
         sizes = [len(part[1]) for part in parts]
         return torch.cat([d.loss(head.task, o) for (_, d, _), o in zip(parts, torch.split(outputs, sizes), strict=True)])
 
-    return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]))
+    return Problem(x, loss, _linear(head, 0).out_features, torch.cat([part[2] for part in parts]), narrow=narrow)
 
 
 def _some(data: Data) -> Data:

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmtool.errors import MMToolError
-from mmtool.training.solve import Problem
+from mmtool.training.solve import Problem, choose, together
 from mmtool.training.splits import folds
 
 CE = torch.nn.functional.cross_entropy
@@ -25,6 +25,36 @@ def test_it_finds_the_optimum_of_logistic_regression(rows: int, columns: int, st
     theirs = LogisticRegression(C=1 / (rows * strength * problem.scale), tol=1e-10, max_iter=100_000).fit(x.numpy(), y.numpy())
     ours = found.outputs(x).softmax(1).numpy()
     np.testing.assert_allclose(ours, theirs.predict_proba(x.numpy()), atol=2e-5)
+
+
+def some_folds(count: int, **options: bool) -> list[Problem]:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(90, 30, generator=g, dtype=torch.float64) * torch.logspace(-1, 1, 30)
+    y = (x[:, :3] + torch.randn(90, 3, generator=g)).argmax(1)
+    kept = [[i for i in range(90) if i % (k + 2)] for k in range(count)]
+    return [Problem(x[rows], lambda o, rows=rows: CE(o, y[rows], reduction="none"), 3, **options) for rows in kept]
+
+
+def test_problems_solved_together_end_where_each_ends_alone() -> None:
+    alone = [problem.solve(1e-3, 1e-9) for problem in some_folds(4)]
+    for one, other in zip(together(some_folds(4), 1e-3, 1e-9), alone, strict=True):
+        assert one.gradient <= 1e-9
+        torch.testing.assert_close(one.weight, other.weight, atol=1e-6, rtol=0)
+
+
+def test_a_problem_that_begins_with_the_folds_mean_ends_at_its_own_optimum() -> None:
+    problem, same = some_folds(2)[1], some_folds(2)[1]
+    problem.begin(together(some_folds(4), 1e-3, 1e-4))
+    torch.testing.assert_close(problem.solve(1e-3, 1e-9).weight, same.solve(1e-3, 1e-9).weight, atol=1e-6, rtol=0)
+
+
+def test_narrow_rows_lead_near_the_optimum_along_the_whole_path() -> None:
+    strengths = (1e-1, 1e-2, 1e-3, 1e-4)
+    _, found, path = choose(some_folds(2, narrow=True), [lambda s: torch.ones(1) * (2 - s.strength)] * 2, strengths[::-1])
+    assert [s for s, _ in path] == list(strengths[::-1])
+    for one, problem in zip(found, some_folds(2), strict=True):
+        best = problem.solve(strengths[0], 1e-9)
+        torch.testing.assert_close(one.weight, best.weight, atol=1e-3, rtol=0)
 
 
 def test_it_finds_the_optimum_of_ridge_regression() -> None:
