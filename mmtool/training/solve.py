@@ -110,7 +110,8 @@ def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tol
         return loss, grad.numpy().ravel()
 
     found = minimize(flat, start.numpy().ravel(), jac=True, method="L-BFGS-B",
-                     options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": decrease, "maxcor": 20})
+                     options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": decrease,
+                              "maxcor": 20})
     return torch.from_numpy(found.x.copy()).view(start.shape), float(np.abs(found.jac).max())
 
 
