@@ -10,6 +10,7 @@ import sys
 def main() -> None:
     """Run the command line; Ctrl-C ends it without a traceback from its first instant on."""
     _open_streams()
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # mimalloc claims 1 GiB at once, which `ulimit -d` counts
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until the command has a better one
         signal.signal(signal.SIGINT, _end)
     from mmtool.cli.main import main as run

@@ -73,18 +73,23 @@ class Mapped(Tokens):
         return self.padded().rows()
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of every dimension over the rows that are there, `[D]` each, float64; in two passes."""
+        """Mean and deviation of every dimension over the rows that are there, `[D]` each, float64; in one pass.
+
+        The sums are of differences from the first rows' mean, so that they are no large numbers where the deviation is small.
+        """
         there = self.take(self._present.nonzero().flatten())
-        parts = [there.take(torch.arange(at.start, at.stop)) for at in stretches({"": there})]
         count = max(len(there._numbers), 1)
-        mean = torch.zeros(self._width, dtype=torch.float64)
-        for part in parts:
-            mean += part.mean().sum(0, dtype=torch.float64)
-        mean /= count
-        squares, about = torch.zeros_like(mean), mean.float()
-        for part in parts:
-            squares += (part.mean() - about).square_().sum(0, dtype=torch.float64)
-        return mean, (squares / count - (mean - about).square()).clamp(min=0).sqrt()
+        about, total = torch.zeros(self._width), torch.zeros(self._width, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for at in stretches({"": there}):
+            x = there.take(torch.arange(at.start, at.stop)).mean()
+            if at.start == 0:
+                about = x.mean(0)
+            x.sub_(about)
+            total += x.sum(0)
+            squares += x.square_().sum(0)
+        mean = total / count
+        return about + mean, (squares / count - mean.square()).clamp(min=0).sqrt()
 
     def take(self, at: Tensor) -> Mapped:
         return Mapped(self._store, self._numbers[at], self._present[at], self._width)

@@ -28,6 +28,7 @@ from mmtool.manifest.rows import Row, text_of
 from mmtool.matching import shared_inputs
 from mmtool.model import Model
 from mmtool.settings import Settings
+from mmtool.texts import Named, Texts
 from mmtool.training import targets
 
 
@@ -52,7 +53,12 @@ class Opened:
     to_extract: list[Input] = field(default_factory=list)
     encoders: list[Any] = field(default_factory=list)
     """What tells the encoders, as they are installed, from others."""
-    _read: dict[str, list[str | None]] = field(default_factory=dict)
+    _read: dict[str, Texts] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        if self.manifest is None and self.features is not None:
+            return len(self.features)
+        return len(self._texts["id"])
 
     @cached_property
     def _texts(self) -> dict[str, list[str | None]]:
@@ -81,18 +87,18 @@ class Opened:
         """Names of the inputs whose features are there, sorted; those that are fine-tuned too."""
         return [] if self.features is None else self.features.inputs
 
-    @cached_property
-    def ids(self) -> list[str]:
-        """Of every row."""
-        return [i or "" for i in self.column("id")]
+    def ids(self, rows: Sequence[int]) -> Sequence[str]:
+        """Of some rows; of features they stay where they are, until one is looked at."""
+        column = self.column("id")
+        return Named(column, rows) if isinstance(column, Texts) else [column[r] or "" for r in rows]
 
-    def column(self, column: str) -> list[str | None]:
+    def column(self, column: str) -> Sequence[str | None]:
         """A column as written."""
         if self.manifest is not None:
             return self._texts[column]
         assert self.features is not None
         if column not in self._read:
-            self._read[column] = _shared_texts(self.features.rows[column])
+            self._read[column] = Texts(self.features.rows[column])
         return self._read[column]
 
     def statuses(self, name: str) -> list[str]:
@@ -107,15 +113,6 @@ class Opened:
         wanted = set(rows)
         return (cells.raw_of(row, item.columns, modality)
                 for number, (_, row) in enumerate(ids_and_rows(self.manifest)) if number in wanted)
-
-
-def _shared_texts(column: Any) -> list[str | None]:
-    """A column of features, cells that are alike as one object."""
-    found: list[str | None] = []
-    for chunk in column.dictionary_encode().chunks:
-        words = [*chunk.dictionary.to_pylist(), None]
-        found += [words[-1 if i is None else i] for i in chunk.indices.to_pylist()]
-    return found
 
 
 def is_features(name: str) -> bool:

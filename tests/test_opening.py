@@ -12,5 +12,5 @@ from mmtool.opening import Opened
 
 def test_ids_are_listed_once_for_all_rows(tmp_path: Path) -> None:
     opened = Opened("data", ("a",), None, open_manifest(str(table(tmp_path))))
-    assert opened.ids[:2] == ["r0", "r1"]
-    assert opened.ids is opened.ids  # one list for each row would take the square of the rows
+    assert list(opened.ids([0, 1])) == ["r0", "r1"]
+    assert opened.column("id") is opened.column("id")  # one list for each row would take the square of the rows

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmtool.api import Tokens
+from mmtool.fusions.concat import Concat
 from mmtool.mapped import is_mapped, stretches
-from mmtool.network import Head, Network, only, subsets
+from mmtool.network import Head, Network, Standardise, only, subsets
 from mmtool.ragged import padded
 from mmtool.training import solve
 from mmtool.training.data import Data, Part
@@ -22,7 +23,7 @@ Curve = dict[str, Any]
 """One line of training: `name`, `x` (epoch or l2), `at`, `held`, `best`, and `fit` where known."""
 TOLERANCE = 1e-6
 """Of the final head's gradient; its probabilities are then within 1e-5 of the optimum's."""
-SOME_ROWS, SOME_NUMBERS = 1 << 14, 1 << 23
+SOME_ROWS, SOME_NUMBERS = 1 << 14, 1 << 22
 """Rows by which a strength is chosen where not all are in memory, and their numbers, at most."""
 
 
@@ -53,8 +54,11 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
                 solvable.append((head, data, problem))
                 held.append(_held_losses(head, name, _some(part.table.of(column, part.held)[0])))
         strength, solutions, path = solve.choose([problem for _, _, problem in solvable], held)
-        for (head, data, _), solution in zip(solvable, solutions, strict=True):
-            _put(head, number, _on_all(head, name, data, modality_dropout, solution))
+        learned = [(head, data) for head, data, _ in solvable]
+        solvable, held = [], []  # what they keep in memory goes before the passes over all rows
+        for at, ((head, data), solution) in enumerate(zip(learned, solutions, strict=True)):
+            solutions[at] = _on_all(head, name, data, modality_dropout, solution, _for_all(strength, data))
+            _put(head, number, solutions[at])
         strengths[name] = strength
         if path:
             curves.append({"name": name, "x": "l2", "at": [s for s, _ in path], "held": [loss for _, loss in path],
@@ -62,12 +66,16 @@ def train(networks: Sequence[Network], final: Network | None, parts: Sequence[Pa
         if final is not None:
             _clear(Head(final, column), number)
             head, data = Head(final, column), whole.table.of(column, whole.fit)[0]
-            problem = _problem(head, name, _some(data), modality_dropout)
-            if problem is not None:
-                if solutions:
+            if is_mapped(data.inputs) and solutions:  # a part's rows are most of all rows
+                begun: Solution | None = solutions[0]
+            else:
+                problem = _problem(head, name, _some(data), modality_dropout)
+                if problem is not None and solutions:
                     problem.begin(solutions)
-                solution = problem.solve(strength, TOLERANCE)
-                _put(head, number, _on_all(head, name, data, modality_dropout, solution, TOLERANCE))
+                begun = None if problem is None else problem.solve(strength, TOLERANCE)
+                del problem
+            if begun is not None:
+                _put(head, number, _on_all(head, name, data, modality_dropout, begun, _for_all(strength, data), TOLERANCE))
     return strengths, curves
 
 
@@ -104,34 +112,60 @@ def _some(data: Data) -> Data:
     """Rows in memory by which a strength is chosen: all that are there already, or some that are spread over all."""
     if not is_mapped(data.inputs):
         return data
-    most = min(SOME_ROWS, SOME_NUMBERS // sum(t.dim for t in data.inputs.values()))
+    most = _most(data)
     at = torch.arange(len(data)) if len(data) <= most else torch.linspace(0, len(data) - 1, most, dtype=torch.float64).long()
     part = data.rows(at)
     return Data(padded(part.inputs), part.y, part.lengths)
 
 
-def _on_all(head: Head, name: str, data: Data, modality_dropout: float, begun: Solution, tolerance: float = 1e-4) -> Solution:
-    """The solution for all rows, from that for some."""
+def _most(data: Data) -> int:
+    """Rows by which a strength is chosen, at most."""
+    return min(SOME_ROWS, SOME_NUMBERS // sum(t.dim for t in data.inputs.values()))
+
+
+def _for_all(strength: float, data: Data) -> float:
+    """The L2 strength for all rows that belongs to one for some."""
+    return strength * min(_most(data), len(data)) / len(data) if is_mapped(data.inputs) else strength
+
+
+def _on_all(head: Head, name: str, data: Data, modality_dropout: float, begun: Solution, strength: float,
+            tolerance: float = 1e-4) -> Solution:
+    """The solution for all rows, from one for others; where all are in memory that is it."""
     problem = _streamed(head, name, data, modality_dropout) if is_mapped(data.inputs) else None
     if problem is None:
         return begun
     problem.begin(begun)
-    return problem.solve(begun.strength * len(_some(data)) / len(data), tolerance)
+    return problem.solve(strength, tolerance)
 
 
 def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Streamed | None:
     """The problem of rows that stay in their files."""
     chosen = subsets(head.names) if modality_dropout and not head.network.has_towers else [tuple(head.names)]
     usable = [(subset, there) for subset in chosen if len(there := _there(data, subset))]
+    front = head.network.front
+    beside = type(front.fusion) is Concat  # rows that lack no input are then what was read, scaled, and flags
+    scales = [scale for scale in front.scales if isinstance(scale, Standardise)]
+    mean = torch.cat([scale.mean for scale in scales])
 
     def passes() -> Iterator[Stretch]:
         for subset, there in usable:
             for part in in_stretches(data if len(there) == len(data) else data.rows(there)):
+                share = _share(head, subset, modality_dropout)
+                if beside and len(subset) == len(head.names) and all(bool(t.mask.all()) for t in part.inputs.values()):
+                    read = [part.inputs[n].values[:, 0] for n in head.names]  # new tensors: nobody else looks at them
+                    x = (read[0] if len(read) == 1 else torch.cat(read, 1)).sub_(mean)
+                    yield Stretch(x, partial(part.loss, head.task), share, centred=True)
+                    continue
                 x, rows = _columns(head, name, part, subset)
                 if len(rows):
-                    yield Stretch(x, partial(rows.loss, head.task), _share(head, subset, modality_dropout))
+                    yield Stretch(x, partial(rows.loss, head.task), share)
 
-    return Streamed(passes, _linear(head, 0).out_features) if any(True for _ in passes()) else None
+    if not any(True for _ in passes()):
+        return None
+    outputs = _linear(head, 0).out_features
+    if not beside:
+        return Streamed(passes, outputs)
+    return Streamed(passes, outputs, torch.cat([scale.scale for scale in scales]), front.fusion.dim - len(mean))
 
 
 def in_stretches(data: Data) -> Iterator[Data]:

@@ -73,13 +73,17 @@ def on_held(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]], t
     known = torch.cat([data.y for data, _ in held])
     for one in {id(t): t for t in (task, *(head.task for head in heads), final)}.values():
         one.settle(torch.cat(scaled), known)
+    predictions = [p for outputs in scaled for p in task.decode(outputs)]
+    numbers = [n for _, own in held for n in own]
+    overall = (predictions, [targets[n] for n in numbers])
     for key, outputs, rows, _ in groups:
         if patterns is not None and len(rows) < LEAST_ROWS:
             continue
-        found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
-    predictions = [p for outputs in scaled for p in task.decode(outputs)]
-    numbers = [n for _, own in held for n in own]
-    return tables(task, (predictions, [targets[n] for n in numbers]), found, seed), temperatures
+        if rows == numbers and torch.equal(outputs / temperatures[key], torch.cat(scaled)):  # nothing is to be told apart
+            found[key] = overall
+        else:
+            found[key] = (task.decode(outputs / temperatures[key]), [targets[row] for row in rows])
+    return tables(task, overall, found, seed), temperatures
 
 
 def _groups(heads: Sequence[Head], held: Sequence[tuple[Data, Sequence[int]]],
@@ -118,7 +122,7 @@ def tables(task: Task, overall: tuple[list[dict[str, Any]], list[str]],
     """`overall`, `by_inputs` and `baselines`, each metric with its interval, from predictions and targets."""
     predictions, targets = overall
     whole = measure(task, predictions, targets, seed)
-    each = {key: measure(task, *pair, seed) for key, pair in by_inputs.items()}
+    each = {key: whole if pair is overall else measure(task, *pair, seed) for key, pair in by_inputs.items()}
     baselines = {"without_inputs": measure(task, [task.baseline()] * len(targets), targets, seed)}
     single = {key: each[key] for key in each if "+" not in key}
     if len(single) > 1 and (best := best_of(task, single)) is not None:

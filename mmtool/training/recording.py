@@ -53,7 +53,7 @@ def model(trainer: Trainer, fitted: Result, metrics: dict[str, Any], temperature
             entries[name] = {**entries[name], "weights": "bundled"}
     columns = opening.hashed_columns(entries, list(trainer.targets))
     known = {c: [trainer.truth[c][r] for r in learning] for c in trainer.targets}
-    source = [trainer.opened.ids[r] for r in learning] if features is None else [s["sha256"] for s in features.header["shards"]]
+    source = trainer.opened.ids(learning) if features is None else [s["sha256"] for s in features.header["shards"]]
     header = {
         "format": FORMAT, "inputs": entries, "temperatures": temperatures, "hidden": list(ready.run.settings.hidden),
         "recipe": {**fitted.recipe, "seed": asked.seed, "held_out": how},

@@ -171,8 +171,12 @@ def _together(problems: Sequence[Problem], strength: float, tolerance: float) ->
     return solutions
 
 
-def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> tuple[Tensor, float]:
-    """L-BFGS from `start`, float64: where it ended, and the gradient's largest entry there. `value`: with its gradient."""
+def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float,
+             decrease: float = 1e-15) -> tuple[Tensor, float]:
+    """L-BFGS from `start`, float64: where it ended, and the gradient's largest entry there. `value`: with its gradient.
+
+    It ends where no gradient exceeds `tolerance`, or where a step takes less than `decrease` of the value off it.
+    """
     from scipy.optimize import minimize  # half a second, and only rows that stay in their files need it
 
     def flat(p: Any) -> tuple[float, Any]:
@@ -180,7 +184,8 @@ def minimise(value: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tol
         return loss, grad.numpy().ravel()
 
     found = minimize(flat, start.numpy().ravel(), jac=True, method="L-BFGS-B",
-                     options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": 1e-15, "maxcor": 20})
+                     options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": tolerance, "ftol": decrease,
+                              "maxcor": 20})
     return torch.from_numpy(found.x.copy()).view(start.shape), float(np.abs(found.jac).max())
 
 

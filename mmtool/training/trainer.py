@@ -128,7 +128,7 @@ class Trainer:
         for name, tokens in frozen.items():
             if not bool(tokens.present.any()):
                 raise DataError(f"input {name!r} is missing in every training row", "leave it out, or check its column")
-        run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, [self.opened.ids[r] for r in self.learning],
+        run = Run(self.settings, table, lives, self._fusion, self._tasks, cells, self.opened.ids(self.learning),
                   self.device, self.workers(), place)
         return Prepared(run, upstream, entries, lives)
 
@@ -248,9 +248,9 @@ class Trainer:
         for live in lives:
             bad |= {self.learning[i] for i, s in enumerate(live.store.statuses) if s not in ("ok", "missing")}
         allowed = self.settings.extraction.max_bad
-        if len(bad) <= parse_max_bad(allowed)(len(self.opened.ids)):
+        if len(bad) <= parse_max_bad(allowed)(len(self.opened)):
             return 0
-        console.error(f"{len(bad)} of {len(self.opened.ids)} rows have a bad cell, more than --max-bad {allowed}",
+        console.error(f"{len(bad)} of {len(self.opened)} rows have a bad cell, more than --max-bad {allowed}",
                       "training goes on without these cells; mend them and run again, or raise --max-bad",
                       code="E_TOO_MANY_BAD")
         return TOO_MANY_BAD
