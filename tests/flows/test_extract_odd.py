@@ -368,5 +368,6 @@ def test_a_backend_that_few_rows_do_not_get_is_neither_recorded_nor_kept_silent(
 @pytest.mark.parametrize("verb", ["train", "compare"])
 def test_verbs_that_extract_first_refuse_an_unknown_backend(mmtool: Callable, tmp_path: Path, verb: str) -> None:
     manifest = make_manifest(tmp_path / "d", 40, split=True)
-    ran = mmtool(verb, manifest, "-o", tmp_path / "m.safetensors", "-t", "title", "-e", "photo=tiny-colour", "--backend", "onnx")
+    ran = mmtool(verb, manifest, "-o", tmp_path / "m.safetensors", "-t", "title", "-e", "photo=tiny-colour",
+                 "--backend", "onnx")
     assert ran.code == 2 and "--backend 'onnx' is not known" in ran.err
