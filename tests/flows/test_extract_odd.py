@@ -363,3 +363,11 @@ def test_a_backend_that_few_rows_do_not_get_is_neither_recorded_nor_kept_silent(
     assert (ran.code, Features(tmp_path / "f").header["numerics"]["backend"]) == (0, "torch")
     plain = mmtool("extract", manifest, "-o", tmp_path / "g", *LETTERS, "--backend", "torch")
     assert "backend" not in plain.err and folder_bytes(tmp_path / "f") == folder_bytes(tmp_path / "g")
+
+
+@pytest.mark.parametrize("verb", ["train", "compare"])
+def test_verbs_that_extract_first_refuse_an_unknown_backend(mmtool: Callable, tmp_path: Path, verb: str) -> None:
+    manifest = make_manifest(tmp_path / "d", 40, split=True)
+    ran = mmtool(verb, manifest, "-o", tmp_path / "m.safetensors", "-t", "title", "-e", "photo=tiny-colour",
+                 "--backend", "onnx")
+    assert ran.code == 2 and "--backend 'onnx' is not known" in ran.err

@@ -9,6 +9,7 @@ is put back before decoding.
 from __future__ import annotations
 
 import os
+import threading
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ SHA256 = {
     "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
 }
 STATES = 1500  # of the 30 s that the decoder was trained on
+MOST_CALLS = 8  # at the same time: so many lanes has the host
 PROMPT = [50257, 50362]  # start of transcript, no timestamps
 
 
@@ -57,7 +59,8 @@ class Engine:
         self._view: Any = ctranslate2.StorageView.from_array
         self._model: Any = ctranslate2.models.Whisper(
             str(folder()), device=device, device_index=index, compute_type="float32",
-            inter_threads=max(1, (os.cpu_count() or 1) // threads) if device == "cpu" else 1, intra_threads=threads)
+            inter_threads=min(MOST_CALLS, max(1, (os.cpu_count() or 1) // threads)) if device == "cpu" else 1,
+            intra_threads=threads)
         self._tokenizer: Any = Tokenizer.from_file(str(folder() / "tokenizer.json"))
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -87,6 +90,9 @@ class Engine:
                                     return_scores=True, return_no_speech_prob=True, **options)[0]
 
 
+_opening = threading.Lock()
+
+
 @cache
 def _opened(device: str, index: int, threads: int, pid: int) -> Engine:
     return Engine(device, index, threads)
@@ -98,4 +104,5 @@ def engine(device: torch.device) -> Engine:
     A process that was forked opens its own: threads do not survive a fork.
     """
     kind = "cuda" if device.type == "cuda" else "cpu"
-    return _opened(kind, device.index or 0, torch.get_num_threads(), os.getpid())
+    with _opening:  # lanes ask at the same time, and each would open its own
+        return _opened(kind, device.index or 0, torch.get_num_threads(), os.getpid())

@@ -3,6 +3,10 @@
 import copy
 import csv
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -97,3 +101,18 @@ def test_english_prompts_are_transcribed(whisper, minilm, real_data, run):
     tokens = run(whisper, cells)
     assert [t.split() for t in whisper.transcript(tokens)] == [t.split() for t in texts]
     assert (whisper.to_space(tokens) @ minilm.to_space(run(minilm, texts)).T).argmax(1).tolist() == [0, 1]
+
+
+def test_threads_that_ask_at_the_same_time_get_one_engine(monkeypatch):
+    meet, opened = threading.Barrier(2, timeout=20), []
+
+    def slow(*_):
+        opened.append(object())
+        time.sleep(0.05)
+        return opened[-1]
+
+    monkeypatch.setattr(engine, "Engine", slow)
+    monkeypatch.setattr(engine, "_opened", cache(engine._opened.__wrapped__))
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: (meet.wait(), engine.engine(torch.device("cpu")))[1], range(2))
+    assert one is two and len(opened) == 1
