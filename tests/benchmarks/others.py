@@ -55,6 +55,7 @@ def scale(arguments: argparse.Namespace) -> Iterator[Row]:
 def train_scale(arguments: argparse.Namespace) -> Iterator[Row]:
     """An epoch over features of three inputs; `--rows 100000` is what is promised."""
     rows = arguments.rows or (10_000 if arguments.quick else 20_000)
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait spend CPU seconds
     told = import_module("train_scale").measure_epoch(rows)
     yield Row(f"epoch of training on {rows} x 3 x 512 features ÷ plain loop", told["epoch"], "plain", "CPU s",
               plain=told["plain_loop"], limit=told["sum"], at_most=True, note="limit: reading every value once")
