@@ -93,6 +93,8 @@ class Engine:
     lanes: Lanes | None = None
     tier: str = "plain"
     path: paths.Path = "plain"
+    ran: bool = False
+    """Did a batch run at all, or did the cache have everything?"""
 
     def __post_init__(self) -> None:
         self.name = self.name or f"encoder {type(self.encoder).__name__}"
@@ -119,6 +121,7 @@ class Engine:
 
     def start(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = ()) -> Pending:
         """Begin with prepared cells (None: no usable cell there); `ids` are what errors call the cells' rows."""
+        self.ran = self.ran or any(cell is not None for cell in prepared)
         batches = list(plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"))
         if not self._chosen and batches:
             self._choose([cell for i in batches[0] if (cell := prepared[i]) is not None], keep)
@@ -153,8 +156,7 @@ class Engine:
         if found.path != "plain":
             self._fast = x.shape, keep, found.run
         for why in found.refused:
-            if self.tier == "openvino" or "as far from" in why:
-                console.warn(f"{self.name}: {why}; going on with the {found.path} path")
+            console.warn(f"{self.name}: {why}; going on with the {found.path} path")
 
     def run(self, cells: list[Tensor | None], keep: Keep, rows: Sequence[str]) -> list[Tensor]:
         """One batch, in this thread; in halves where memory runs out."""

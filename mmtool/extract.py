@@ -68,10 +68,13 @@ class Result:
     bad_rows: int
     counts: dict[str, dict[str, int]]
     exit_code: int
+    paths: dict[str, str] = field(default_factory=dict)
+    """How the encoder of each input ran, where it had to: plain, traced, compiled or openvino."""
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
-        return {"features": str(self.features), "rows": self.rows, "bad_rows": self.bad_rows, "inputs": self.counts}
+        return {"features": str(self.features), "rows": self.rows, "bad_rows": self.bad_rows, "inputs": self.counts,
+                "paths": self.paths}
 
 
 def extract(data: str | Manifest, output: Path, settings: Settings) -> Result:
@@ -110,7 +113,8 @@ def _extract(data: str | Manifest, output: Path, settings: Settings, device: tor
             raise
         kept = f"{run.done} of {about.rows} rows are kept" if partial.folder.exists() else "nothing is kept"
         raise Interrupted(f"interrupted; the same command goes on where it stopped: {kept}") from None
-    return Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)}, 0)
+    return Result(output, about.rows, bad_rows, {n: {**counts[n], "cached": cached[n]} for n in sorted(counts)}, 0,
+                  run.paths)
 
 
 def parse_max_bad(text: str) -> Callable[[int], float]:
@@ -153,6 +157,7 @@ class _Run:
         self.partial = partial
         self.backend = choose_backend(settings.backend, device, settings.precision, about.rows)
         self.numerics = numerics(device, settings.precision, self.backend)
+        self.paths: dict[str, str] = {}
         self.stamps = {n: r.stamp(self.numerics) for n, r in self.readings.items()}
 
     @property
@@ -191,6 +196,7 @@ class _Run:
                             for n, r in self.readings.items()}
             with in_gear(list(loop.engines.values()), self.about.rows, self.backend, state["threads"]):
                 self._fill(loop, pool, done, caches)
+                self.paths = {n: e.path for n, e in loop.engines.items() if e.ran}
         return self._finish(state)
 
     def _check_space(self, rows: int) -> None:
@@ -269,7 +275,8 @@ class _Run:
 
 def _report(result: Result, output: Path, seconds: float, settings: Settings) -> None:
     for name, c in result.counts.items():
-        console.say(f"{name}: {c['ok']} ok, {c['missing']} missing, {c['bad']} bad, {c['cached']} cached")
+        way = f" ({result.paths[name]})" if result.paths.get(name, "plain") != "plain" else ""
+        console.say(f"{name}: {c['ok']} ok, {c['missing']} missing, {c['bad']} bad, {c['cached']} cached{way}")
     console.say(f"{result.rows} rows in {seconds:.1f} s")
     if result.bad_rows:
         with (output / ERRORS).open(encoding="utf-8") as f:

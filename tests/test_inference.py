@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmtool.api import Encoder, Tokens
@@ -219,3 +224,24 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_openvino_reports_to_nobody(lanes: Lanes) -> None:
     geared(Small(), "openvino", lanes).encode([*pictures(4)], keep="pooled")
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_extract_says_how_encoders_ran(mmtool: Callable[..., Any], tmp_path: Path) -> None:
+    for at, picture in enumerate(pictures(70, side=32)):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{at}.png")
+    lines = ["id,photo,title,split", *(f"{at},{at}.png,a {at},train" for at in range(70))]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    encoders = ("-e", "photo=image-cnn:2,img_size=32", "-e", "title=text-rnn", "--allow-random")
+    told = ("extract", tmp_path / "d.csv", *encoders, "--json", "-o")
+    first = mmtool(*told, tmp_path / "f", "--backend", "openvino")
+    assert first.code == 0, first.err
+    assert json.loads(first.out)["paths"] == {"photo": "openvino", "title": "plain"}
+    assert "photo: 70 ok, 0 missing, 0 bad, 0 cached (openvino)\n" in first.err
+    again = mmtool(*told, tmp_path / "f", "--backend", "openvino")
+    assert json.loads(again.out)["paths"] == {}  # the cache had all
+    header = json.loads((tmp_path / "f/features.json").read_bytes())
+    assert (header["numerics"]["backend"], header["numerics"]["tier"]) == ("openvino", "openvino")
+    other = mmtool(*told, tmp_path / "g")
+    assert json.loads(other.out)["paths"] == {"photo": "plain", "title": "plain"}, other.err  # too few rows for more
+    a, b = (load_file(tmp_path / name / "photo/00000.safetensors")["values"] for name in "fg")
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

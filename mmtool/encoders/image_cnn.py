@@ -46,7 +46,7 @@ class ImageCNN(Encoder):
         pixels = (x.float() / 255 - 0.5) / 0.25
         # channels last is a sixth faster on a CPU
         maps = self.network(pixels.contiguous(memory_format=torch.channels_last))  # [B, D, s', s']
-        values = maps.flatten(2).mT  # [B, T, D]
+        values = maps.flatten(2).transpose(-1, -2)  # [B, T, D]
         return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
 

@@ -76,7 +76,7 @@ class Spectral(Encoder):
         count = w.sum(1).clamp(min=1)  # [B, 1]
         spread = (tokens.values - mean.unsqueeze(1)).masked_fill(~w, 0)  # [B, T, D]
         deviation = (spread.square().sum(1) / count).sqrt()  # [B, D]
-        ranked = tokens.values.masked_fill(~w, torch.inf).mT.contiguous().sort().values  # [B, D, T]
+        ranked = tokens.values.masked_fill(~w, torch.inf).transpose(-1, -2).contiguous().sort().values  # [B, D, T]
         quantiles = [self._at(ranked, part * (count - 1)) for part in PARTS]
         return torch.cat([mean, deviation, *quantiles], dim=1).masked_fill(~tokens.present.unsqueeze(1), 0)
 

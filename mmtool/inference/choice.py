@@ -74,8 +74,8 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
     refused: list[str] = []
     try:
         graph = paths.exported(encoder, keep, x, lengths)
-    except Unfit as why:
-        return Chosen("plain", plain, (str(why),))
+    except Unfit:  # so it is of many encoders, and nothing that anybody could mend
+        return Chosen("plain", plain)
     for path in _candidates(graph, device, x, lengths, most):
         try:
             if path == "openvino":
