@@ -182,6 +182,8 @@ def _file(path: Path, limits: Limits) -> bytes:
             raise CellError(f"{about.st_size} bytes are over the limit of {limits.max_file_bytes}", "E_CELL_TOO_LARGE")
         with path.open("rb", buffering=0) as file:
             return file.readall()
+    except UnicodeEncodeError as error:  # half a UTF-16 pair names no file
+        raise CellError("no such file", "E_CELL_NOT_FOUND") from error
     except OSError as error:
         if error.errno in _ABSENT:
             raise CellError("no such file", "E_CELL_NOT_FOUND") from error

@@ -23,6 +23,8 @@ from mmtool.inference.paths import Keep as Keep
 
 SMALL = 1024
 """Values of a cell; with fewer there is nothing that another path could save."""
+COLOURS = 3
+"""Length of a picture's first axis."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -111,6 +113,11 @@ class Engine:
         """Threads of torch that a batch has."""
         return torch.get_num_threads() if self.lanes is None else self.lanes.threads
 
+    @property
+    def how(self) -> str:
+        """What last bits depend on besides the cells of a block; it changes where memory runs out."""
+        return f"{self.batch_size} {self.threads} {self.tier}"
+
     def gear(self, lanes: Lanes | None, tier: str = "plain") -> None:
         """From here on batches go to `lanes`, by the fastest path of a `tier` that the first of them shows to be right.
 
@@ -122,10 +129,11 @@ class Engine:
     def start(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = ()) -> Pending:
         """Begin with prepared cells (None: no usable cell there); `ids` are what errors call the cells' rows."""
         self.ran = self.ran or any(cell is not None for cell in prepared)
-        batches = list(plan(prepared, self.batch_size, padded=self.encoder.padding == "masked"))
+        size = self.batch_size  # a lane may halve it at any time
+        batches = list(plan(prepared, size, padded=self.encoder.padding == "masked"))
         if not self._chosen and batches:
             self._choose([cell for i in batches[0] if (cell := prepared[i]) is not None], keep)
-        return Pending(self, prepared, batches, keep, ids)
+        return Pending(self, prepared, batches, keep, ids, f"{size} {self.threads} {self.tier}")
 
     def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = (),
                done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:
@@ -140,23 +148,37 @@ class Engine:
         from mmtool.inference import choice
 
         self._chosen = True
-        if self.lanes is None or len({cell.shape for cell in cells}) > 1 or cells[0].numel() < SMALL:
+        if self.lanes is None or not self._of_one_shape(cells) or cells[0].numel() < SMALL:
             return
-        x, lengths = self._batch(cells, self.batch_size)
         lanes = self.lanes
+
+        def find() -> tuple[torch.Size, choice.Chosen]:
+            x, lengths = self._batch(cells, self.batch_size)  # in the lane, whose stream then waits for the copy
+            return x.shape, choice.fastest(self.encoder, keep, self.device, self.precision, x, lengths, most=self.tier,
+                                           lanes=lanes.count, threads=lanes.threads)
         try:
-            found = lanes.submit(lambda: choice.fastest(
-                self.encoder, keep, self.device, self.precision, x, lengths, most=self.tier, lanes=lanes.count,
-                threads=lanes.threads)).result()
-        except (RuntimeError, MemoryError) as error:  # the batches will tell it as they meet it
+            shape, found = lanes.submit(find).result()
+        except (RuntimeError, MemoryError) as error:
             if not devices.ran_out(error):
                 raise
+            self._fall_back()  # the batches will tell it as they meet it
             return
         self.path = found.path
         if found.path != "plain":
-            self._fast = x.shape, keep, found.run
+            self._fast = shape, keep, found.run
         for why in found.refused:
             console.warn(f"{self.name}: {why}; going on with the {found.path} path")
+
+    def _of_one_shape(self, cells: list[Tensor]) -> bool:
+        """Has every cell that this encoder prepares the shape of these? Of pictures only the first axis, colours, could differ.
+
+        Where lengths differ, the path would depend on which length comes first: a resumed run would give other bits.
+        """
+        return self.encoder.modality == "image" and all(len(cell) == COLOURS and cell.shape == cells[0].shape for cell in cells)
+
+    def _fall_back(self) -> None:
+        """Memory ran out: what follows takes the plain path, and is told apart from what a faster one would have given."""
+        self.halved, self._fast, self.tier, self.path = True, None, "plain", "plain"
 
     def run(self, cells: list[Tensor | None], keep: Keep, rows: Sequence[str]) -> list[Tensor]:
         """One batch, in this thread; in halves where memory runs out."""
@@ -208,18 +230,18 @@ class Engine:
                               f"free some, use {way}" if self.device.type == "cpu" else f"use --device cpu, {way}",
                               code="E_DEVICE_MEMORY") from error
         self.batch_size = min(self.batch_size, max(1, batch // 2))
-        self.halved, self._fast = True, None
+        self._fall_back()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return max(1, batch // 2)
 
 
 class Pending:
-    """A block whose batches are on their way; without lanes they run when they are asked for."""
+    """A block whose batches are on their way; without lanes they run when they are asked for. `how`: `Engine.how` at first."""
 
     def __init__(self, engine: Engine, prepared: Sequence[Tensor | None], batches: list[list[int]], keep: Keep,
-                 ids: Sequence[str]) -> None:
-        self.engine, self.prepared, self.batches, self.keep, self.ids = engine, prepared, batches, keep, ids
+                 ids: Sequence[str], how: str) -> None:
+        self.engine, self.prepared, self.batches, self.keep, self.ids, self.how = engine, prepared, batches, keep, ids, how
         self.futures: list[Future[list[Tensor]]] = []
         if engine.lanes is not None:
             self.futures = [engine.lanes.submit(lambda batch=batch: self._run(batch)) for batch in batches]  # type: ignore[misc]

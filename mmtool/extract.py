@@ -156,6 +156,9 @@ class _Run:
         self.readings = {r.name: r for r in sorted(readings, key=lambda r: r.name)}
         self.partial = partial
         self.backend = choose_backend(settings.backend, device, settings.precision, about.rows)
+        if settings.backend not in ("auto", self.backend):
+            console.warn(f"--backend {settings.backend}: {about.rows} rows do not repay its start, so PyTorch computes them; "
+                         f"it needs more than {FEW_ROWS}")
         self.numerics = numerics(device, settings.precision, self.backend)
         self.paths: dict[str, str] = {}
         self.stamps = {n: r.stamp(self.numerics) for n, r in self.readings.items()}

@@ -211,7 +211,8 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choice.choose_backend("auto", CPU, "fp32", 5000) == "openvino"
     assert choice.choose_backend("auto", CPU, "fp32", 100) == "torch"
     assert choice.choose_backend("auto", CPU, "fp16", 5000) == choice.choose_backend("auto", cuda, "fp32", 5000) == "torch"
-    assert choice.choose_backend("openvino", CPU, "bf16", 1) == "openvino"
+    assert choice.choose_backend("openvino", CPU, "bf16", 65) == "openvino"
+    assert choice.choose_backend("openvino", CPU, "bf16", 64) == "torch"
     for name, device, precision in (("openvino", cuda, "fp32"), ("openvino", CPU, "fp16"), ("onnx", CPU, "fp32")):
         with pytest.raises(UsageError, match="--backend"):
             choice.choose_backend(name, device, precision, 5000)

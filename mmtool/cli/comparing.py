@@ -31,7 +31,7 @@ def compare(
     tokens: Annotated[bool, typer.Option("--tokens", help="Extract every token, for the fusions that take tokens.")] = False,
     max_bad: opt.MaxBad = "1%",
     max_megapixels: opt.MaxPixels = 64.0, max_seconds: opt.MaxSeconds = 600.0, max_cell_mb: opt.MaxCellMb = 256.0,
-    device: opt.Device = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
+    device: opt.Device = "auto", backend: opt.Backend = "auto", batch_size: opt.BatchSize = "auto", workers: opt.Workers = None,
     allow_download: opt.AllowDownload = False, no_cache: opt.NoCache = False, seed: opt.Seed = 0,
     as_json: opt.Json = False, quiet: opt.Quiet = False, debug: opt.Debug = False,
 ) -> None:
@@ -47,7 +47,7 @@ def compare(
         targets=tuple(target), fusion="auto", folds=folds, group=group, modality_dropout=modality_dropout, given=given,
         seed=seed, search=search,
         extraction=ExtractSettings(encode=tuple(encode or ()), tokens=tokens, max_bad=max_bad, kept=False, device=device,
-                                   batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed,
+                                   backend=backend, batch_size=batch_size, workers=workers, use_cache=not no_cache, seed=seed,
                                    limits=opt.limits(max_megapixels, max_seconds, max_cell_mb)))
     result = compare(data, output, settings, tuple(fusion or ()), only_fusions=only_fusions, ensemble=ensemble)
     report.show_comparison(result.found)

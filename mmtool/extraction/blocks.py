@@ -52,6 +52,7 @@ class _Begun:
     first: dict[str, int]
     places: list[int]
     pending: Pending
+    signature: bytes
 
 
 class BlockLoop:
@@ -112,7 +113,7 @@ class BlockLoop:
         engine, store = self.engines[reading.name], self.caches[reading.name]
         rows: list[Tensor | None] = [None] * len(outcomes)
         out = Encoded(rows, [o.reason if o.status == "bad" else o.status for o in outcomes])
-        whole = _signature(outcomes, engine) if any(o.status == "cached" for o in outcomes) else b""
+        whole = _signature(outcomes, engine.how) if any(o.status == "cached" for o in outcomes) else b""
         for i, outcome in enumerate(outcomes):
             if outcome.status == "cached" and store is not None:
                 if (hit := store.get(outcome.key, whole)) is not None:
@@ -129,7 +130,8 @@ class BlockLoop:
         places = [i for i, o in enumerate(outcomes) if o.status == "bad" or (o.status == "ok" and first[o.key] == i)]
         prepared = [None if (p := outcomes[i].prepared) is None else torch.from_numpy(p) for i in places]
         pending = engine.start(prepared, keep=reading.keep, ids=[block[i][0] for i in places])
-        return _Begun(out, outcomes, first, places, pending)
+        signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], pending.how)
+        return _Begun(out, outcomes, first, places, pending, signature)
 
     def _finish(self, name: str, begun: _Begun) -> Encoded:
         """Wait for the encoder, and put everything in its place."""
@@ -143,13 +145,14 @@ class BlockLoop:
 
         computed = begun.pending.result(done)
         self.advance((len(outcomes) - told) * share)
-        signature = _signature([o for o in outcomes if o.status in ("ok", "bad")], self.engines[name])
-        given = [row for row in computed if row is not None]
-        finite = not given or bool(torch.cat(given).isfinite().all())  # which one is not is looked for only then
+        # Where memory ran out meanwhile, no other run has these batches, and no block may be taken for an equal one.
+        signature = begun.signature if begun.pending.how == self.engines[name].how else bytes(8)
+        short = [row for row in computed if row is not None and row.shape[0] == 1]
+        finite = not short or bool(torch.cat(short).isfinite().all())  # which one is not is looked for only then
         for i, row in zip(begun.places, computed, strict=True):
             if row is None:
                 continue
-            if row.shape[0] and (finite or bool(torch.isfinite(row).all())):
+            if row.shape[0] and ((finite and row.shape[0] == 1) or bool(torch.isfinite(row).all())):
                 rows[i] = row
                 out.new.append((outcomes[i].key, signature, row))
             else:
@@ -220,9 +223,9 @@ def _chars(raw: Raw) -> int:
     return 0 if raw is None else len(raw.data) if isinstance(raw, Blob) else len(raw)
 
 
-def _signature(outcomes: Sequence[Outcome], engine: Engine) -> bytes:
-    """Eight bytes that say which cells are batched together, and how they are computed: equal ones mean equal last bits."""
-    digest = hashlib.sha256(f"{engine.batch_size} {engine.threads} {engine.tier}\0".encode())
+def _signature(outcomes: Sequence[Outcome], how: str) -> bytes:
+    """Eight bytes that say which cells are batched together, and `how` they are computed: equal ones mean equal last bits."""
+    digest = hashlib.sha256(f"{how}\0".encode())
     seen = set[str]()
     for outcome in outcomes:
         if outcome.status != "missing" and outcome.key not in seen:  # a bad one has no key, and keeps its place

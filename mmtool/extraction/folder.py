@@ -46,7 +46,8 @@ class Partial:
             folders.make_folder(self.folder / PARTS)
             return before
         if before is not None:
-            console.say(f"{self.folder} was left by a run over other rows or with other encoders; starting anew")
+            console.say(f"{self.folder} was left by a run over other rows, or with other encoders, settings or versions; "
+                        "starting anew")
         if self.folder.exists():
             files.sweep(self.folder)
             if before is None and any(self.folder.iterdir()):

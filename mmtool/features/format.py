@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,10 @@ def numerics(device: torch.device, precision: str, backend: str = "torch") -> di
 
 @cache
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     libraries = ("torch", "torchaudio", "timm", "numpy", "pillow", "soundfile", "soxr", "sentencepiece", "scikit-learn")
-    return {name: version(name) for name in libraries}
+    found = {name: version(name) for name in libraries}
+    with suppress(PackageNotFoundError):  # pictures are decoded by Pillow then, with its own libjpeg
+        found["simplejpeg"] = version("simplejpeg")
+    return found

@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mmtool import devices
 from mmtool.api import Encoder
 from mmtool.errors import UsageError
 from mmtool.inference import openvino, paths
+from mmtool.inference.lanes import FEW_ROWS
 from mmtool.inference.paths import Keep, Path, Run, Unfit
 
 Backend = Literal["torch", "openvino"]
@@ -39,7 +41,10 @@ class Chosen:
 
 
 def choose_backend(name: str, device: torch.device, precision: str, rows: int) -> Backend:
-    """`auto` is OpenVINO where it is installed, on a CPU, for rows enough to repay its start. Raises UsageError."""
+    """`auto` is OpenVINO where it is installed, on a CPU, for rows enough to repay its start.
+
+    Where it is asked for, too, so few rows that they have no lanes are PyTorch's. Raises UsageError.
+    """
     possible = device.type == "cpu" and precision in openvino.HINTS
     if name == "openvino":
         if not openvino.installed():
@@ -47,7 +52,7 @@ def choose_backend(name: str, device: torch.device, precision: str, rows: int) -
         if not possible:
             raise UsageError(f"--backend openvino computes on a CPU, in {' or '.join(openvino.HINTS)}",
                              f"use --device cpu; or --backend torch for {device.type} and {precision}")
-        return "openvino"
+        return "openvino" if rows > FEW_ROWS else "torch"
     if name not in ("auto", "torch"):
         raise UsageError(f"--backend {name!r} is not known", "use auto, torch or openvino")
     return "openvino" if name == "auto" and possible and rows >= WORTH_CONVERTING and openvino.installed() else "torch"
@@ -89,6 +94,10 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
             refused.append(f"{path}: its values are {off:.1f} times as far from the plain ones as they may be")
         except Unfit as why:
             refused.append(f"{path}: {why}")
+        except Exception as error:  # whatever a compiler or an engine raises when it first runs
+            if devices.ran_out(error):
+                raise
+            refused.append(f"{path}: it failed ({type(error).__name__})")
     return Chosen("plain", plain, tuple(refused))
 
 
@@ -101,11 +110,17 @@ def _candidates(graph: nn.Module, device: torch.device, x: Tensor, lengths: Tens
 
 
 def operations_a_value(graph: nn.Module, x: Tensor, lengths: Tensor) -> float:
-    """Arithmetic of convolutions and matrix products, divided by the floating-point values that the graph's steps write."""
+    """Arithmetic of convolutions and matrix products, divided by the floating-point values that the graph's steps write.
+
+    Infinite where they cannot be counted.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        graph(x, lengths)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            graph(x, lengths)
+    except Exception:  # noqa: BLE001  an operation that the counter does not know, nor a compiler then
+        return float("inf")
     steps = [node.meta.get("val") for node in graph.graph.nodes if node.op == "call_function"]  # type: ignore[union-attr]
     written = sum(out.numel() for out in steps if isinstance(out, Tensor) and out.is_floating_point())
     return float(counter.get_total_flops()) / max(1, written)

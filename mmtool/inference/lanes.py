@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -32,7 +31,6 @@ class Lanes:
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads = device, threads
         self.count = max(1, torch.get_num_threads() // threads) if device.type == "cpu" else 2 if device.type == "cuda" else 1
-        self.pid = os.getpid()
         self.pool = ThreadPoolExecutor(self.count, "lane", self._begin)
 
     def _begin(self) -> None:
@@ -50,3 +48,4 @@ class Lanes:
 
     def __exit__(self, *exc: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # a lane's count was also made that of every thread yet to come

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +19,11 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def installed() -> bool:
-    """Is the package there? It is not imported."""
+    """Is the package there, and not only a folder of that name? It is not imported."""
+    try:
+        version("openvino")
+    except PackageNotFoundError:
+        return False
     return find_spec("openvino") is not None
 
 

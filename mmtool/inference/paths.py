@@ -7,12 +7,17 @@ library's own engine.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
 import os
+import shutil
+import stat
+import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path as FilePath
 from typing import Literal
 
 import torch
@@ -131,8 +136,22 @@ def _keep_compiled() -> None:
     """
     from mmtool import cache
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.home().with_name("compiled")))
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private(cache.home().with_name("compiled")))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # says that there is no CUDA, which nobody asked
+
+
+def private(folder: FilePath) -> FilePath:
+    """The folder, if nobody else may write to it: what lies there is run. Else a new one, which goes with this process."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+        ours = stat.S_ISDIR(about.st_mode) and (os.name != "posix" or about.st_uid == os.getuid())
+        if ours and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK):
+            return folder
+    made = tempfile.mkdtemp(prefix="mmtool-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return FilePath(made)
 
 
 def _own(encoder: Encoder) -> Encoder:

@@ -354,3 +354,12 @@ def test_what_lies_in_an_inputs_folder_is_not_replaced_with_it(mmtool: Callable,
     ran = mmtool(*argv)
     assert ran.code == 5
     assert f"holds '{mine}', which is no part of features" in ran.err
+
+
+def test_a_backend_that_few_rows_do_not_get_is_neither_recorded_nor_kept_silent(mmtool: Callable, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path / "d", 3)
+    ran = mmtool("extract", manifest, "-o", tmp_path / "f", *LETTERS, "--backend", "openvino")
+    assert "--backend openvino: 3 rows do not repay its start, so PyTorch computes them; it needs more than 64" in ran.err
+    assert (ran.code, Features(tmp_path / "f").header["numerics"]["backend"]) == (0, "torch")
+    plain = mmtool("extract", manifest, "-o", tmp_path / "g", *LETTERS, "--backend", "torch")
+    assert "backend" not in plain.err and folder_bytes(tmp_path / "f") == folder_bytes(tmp_path / "g")
