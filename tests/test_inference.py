@@ -107,6 +107,18 @@ def test_an_encoder_whose_course_depends_on_values_takes_the_plain_path(lanes: L
         assert torch.equal(a, b)
 
 
+def test_that_there_is_no_compiler_is_told_in_plain_words() -> None:
+    from torch._inductor import config
+
+    cells = pictures(4)
+    x, lengths = torch.stack(cells), torch.tensor([len(cell) for cell in cells])
+    graph = paths.exported(Small().eval(), "pooled", x, lengths)
+    torch.compiler.reset()
+    with config.patch({"cpp.cxx": ("/no/such/g++",), "force_disable_caches": True}), \
+            pytest.raises(paths.Unfit, match=r"finds no C\+\+ compiler"):
+        paths.compiled(graph, CPU, "fp32", x, lengths)
+
+
 def test_a_path_that_disagrees_is_not_taken_and_that_is_said(
         lanes: Lanes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def wrong(graph: nn.Module, *_: object) -> paths.Run:

@@ -125,6 +125,8 @@ def compiled(graph: nn.Module, device: torch.device, precision: str, x: Tensor, 
             warnings.simplefilter("ignore")
             run(x, lengths)
     except Exception as error:
+        if "InvalidCxxCompiler" in str(error):  # a name is all that torch tells it by
+            raise Unfit("torch.compile finds no C++ compiler (g++), whose code is up to 1.6 times as fast") from error
         raise Unfit(f"it cannot be compiled ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})") from error
     return run
 

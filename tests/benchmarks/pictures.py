@@ -1,5 +1,7 @@
 """JPEGs of 512 px that look like photos to a decoder: some 40 to 80 KB, each another one; made once, by two processes.
 
+    python tests/benchmarks/pictures.py 5000
+
 Where the real data are, stamps and clip art are laid on shaded, grainy grounds; else shapes are.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -87,3 +90,7 @@ def _opened(data: str, name: str) -> Image.Image:
     picture = Image.open(Path(data) / name).convert("RGBA")
     picture.thumbnail((400, 400))
     return picture
+
+
+if __name__ == "__main__":
+    pictures(int(sys.argv[1]))

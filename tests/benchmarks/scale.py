@@ -172,7 +172,7 @@ def measure(rows: int = 1_000_000, *, cached: bool = True, folder: Path | None =
         info = run(place, ["info", str(place / "large")])
         shutil.rmtree(place / "cache", ignore_errors=True)
         scan, _ = resumed(place, many, place / "again", rows, more)
-        return {"rows": rows, "seconds": large.seconds, "rows_per_second": rows / large.seconds,
+        return {"rows": rows, "seconds": large.seconds, "small_seconds": small.seconds, "rows_per_second": rows / large.seconds,
                 "parent_us_per_row": (large.parent_cpu - small.parent_cpu) / max(rows - FEW, 1) * 1e6,
                 "readers_us_per_row": (large.reader_cpu - small.reader_cpu) / max(rows - FEW, 1) * 1e6,
                 "resume_scan_seconds": scan, "small_mib": small.parent_mib, "large_mib": large.parent_mib,
