@@ -27,12 +27,13 @@ MOST_READERS = 8
 
 
 def default_workers(rows: int, modalities: Iterable[str]) -> int:
-    """Reader processes: as many as leave half of the cores to the encoders, at most 8; few rows need one or none.
+    """Reader processes: one a core, at most 8; few rows need one or none.
 
+    They take no more than they need, and one beside busy lanes got a third of two cores, too little for 400 pictures a second.
     None where nothing is decoded but texts and tables, or where a process takes seconds to start.
     """
     if rows > FEW_ROWS:
-        return min(MOST_READERS, max(1, (os.cpu_count() or 2) // 2))
+        return min(MOST_READERS, os.cpu_count() or 2)
     return int(reader_process.FORKS and bool(set(modalities) - {"text", "table"}))
 
 

@@ -61,10 +61,11 @@ def plain(work: Path, table: Path, network: str, precision: str, workers: int, *
 def same(work: Path) -> float:
     """The least cosine of a row of ours and the plain loop's; other weights would show here."""
     import numpy as np
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
     theirs = np.load(work / "plain.npy")
-    mine = np.concatenate([load_file(p)["values"] for p in sorted((work / "features/image").glob("[0-9]*.safetensors"))])
+    shards = sorted((work / "features/image").glob("[0-9]*.safetensors"))
+    mine = np.concatenate([load_file(shard)["values"].float().numpy() for shard in shards])
     mine = mine[:len(theirs)].astype(np.float32)
     return float(((mine * theirs).sum(1) / np.linalg.norm(mine, axis=1) / np.linalg.norm(theirs, axis=1)).min())
 
