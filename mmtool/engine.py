@@ -18,8 +18,7 @@ from mmtool.encoding import pad
 from mmtool.errors import DeviceError, UsageError
 from mmtool.inference import paths
 from mmtool.inference.lanes import Lanes
-from mmtool.inference.paths import DTYPES as DTYPES
-from mmtool.inference.paths import Keep as Keep
+from mmtool.inference.paths import DTYPES, Keep
 
 SMALL = 1024
 """Values of a cell; with fewer there is nothing that another path could save."""
@@ -116,7 +115,10 @@ class Engine:
     @property
     def how(self) -> str:
         """What last bits depend on besides the cells of a block; it changes where memory runs out."""
-        return f"{self.batch_size} {self.threads} {self.tier}"
+        return self._how(self.batch_size)
+
+    def _how(self, size: int) -> str:
+        return f"{size} {self.threads} {self.tier}"
 
     def gear(self, lanes: Lanes | None, tier: str = "plain") -> None:
         """From here on batches go to `lanes`, by the fastest path of a `tier` that the first of them shows to be right.
@@ -124,7 +126,7 @@ class Engine:
         None: back to the plain path in the calling thread.
         """
         self.lanes, self.tier, self.path, self._fast = lanes, tier, "plain", None
-        self._chosen = lanes is None
+        self._chosen = tier == "plain"
 
     def start(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = ()) -> Pending:
         """Begin with prepared cells (None: no usable cell there); `ids` are what errors call the cells' rows."""
@@ -133,7 +135,7 @@ class Engine:
         batches = list(plan(prepared, size, padded=self.encoder.padding == "masked"))
         if not self._chosen and batches:
             self._choose([cell for i in batches[0] if (cell := prepared[i]) is not None], keep)
-        return Pending(self, prepared, batches, keep, ids, f"{size} {self.threads} {self.tier}")
+        return Pending(self, prepared, batches, keep, ids, self._how(size))
 
     def encode(self, prepared: Sequence[Tensor | None], *, keep: Keep, ids: Sequence[str] = (),
                done: Callable[[int], None] = lambda cells: None) -> list[Tensor | None]:

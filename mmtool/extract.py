@@ -16,7 +16,7 @@ import torch
 
 from mmtool import cache, console, encoding, inputs
 from mmtool.cache import Cache
-from mmtool.engine import DTYPES, Engine, check_precision, choose_batch_size, choose_device
+from mmtool.engine import Engine, check_precision, choose_batch_size, choose_device
 from mmtool.errors import TOO_MANY_BAD, DataError, Interrupted, UsageError
 from mmtool.extraction import sources
 from mmtool.extraction.blocks import BlockLoop, Encoded, in_gear
@@ -28,6 +28,7 @@ from mmtool.features.part import Part
 from mmtool.garbage import settled
 from mmtool.inference.choice import choose_backend, tier
 from mmtool.inference.lanes import FEW_ROWS, threads_a_lane
+from mmtool.inference.paths import DTYPES
 from mmtool.locks import locked
 from mmtool.manifest.open import Manifest, Scan, ids_and_rows, open_aloud, scan
 from mmtool.media.limits import Limits
@@ -268,7 +269,7 @@ class _Run:
             "columns": list(self.about.columns), "manifest": self.about.sha256, "block_rows": BLOCK_ROWS,
             "inputs": {n: r.header(dims[n], dtype) for n, r in self.readings.items()},
             "numerics": {**self.numerics, "batch_size": state["batch_size"], "threads": state["threads"],
-                         "tier": tier(self.device, self.backend, self.about.rows) if self.about.rows > FEW_ROWS else "plain",
+                         "tier": tier(self.device, self.backend, self.about.rows),
                          "batch_halved": [n for n in names if notes["halved"][n]],
                          "rows_from_other_blocks": {n: notes["elsewhere"][n] for n in names}},
             "shards": [{"rows": s.rows, "sha256": s.notes["sha256"]} for s in shards]}

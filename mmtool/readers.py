@@ -29,8 +29,8 @@ MOST_READERS = 8
 def default_workers(rows: int, modalities: Iterable[str]) -> int:
     """Reader processes: one a core, at most 8; few rows need one or none.
 
-    They take no more than they need, and one beside busy lanes got a third of two cores, too little for 400 pictures a second.
-    None where nothing is decoded but texts and tables, or where a process takes seconds to start.
+    One alone beside busy lanes got a third of two cores, too little for 400 pictures a second. Few rows need none where
+    nothing is decoded but texts and tables, or where a process takes seconds to start.
     """
     if rows > FEW_ROWS:
         return min(MOST_READERS, os.cpu_count() or 2)

@@ -74,8 +74,6 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
     A function of its arguments and of what is installed, not of measured times, so that equal runs give equal bits.
     """
     plain = paths.plain(encoder, keep, device, precision)
-    if most == "plain":
-        return Chosen("plain", plain)
     refused: list[str] = []
     try:
         graph = paths.exported(encoder, keep, x, lengths)

@@ -19,6 +19,7 @@ from mmtool.api import CellError, Encoder, Tokens
 from mmtool.encoding import Built, pad
 from mmtool.errors import DataError
 from mmtool.features.format import BLOCK_ROWS
+from mmtool.inference import paths
 from mmtool.inputs import Input
 from mmtool.media.augment import Policy
 from mmtool.ragged import Ragged
@@ -66,7 +67,7 @@ class Live:
     def features(self, encoder: Encoder, device: torch.device, batch_size: int) -> Tokens:
         """Every row through a frozen encoder, on the CPU, in the blocks that `extract` has."""
         engine = engines.Engine(encoder, device, "fp32", batch_size, f"input {self.name!r}, encoder {self.built.spec}")
-        keep: engines.Keep = "pooled" if self.keep == "pooled" else "tokens"
+        keep: paths.Keep = "pooled" if self.keep == "pooled" else "tokens"
         rows: list[Tensor | None] = []
         for start in range(0, len(self.store.statuses), BLOCK_ROWS):
             block = range(start, min(start + BLOCK_ROWS, len(self.store.statuses)))
