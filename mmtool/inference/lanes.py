@@ -44,8 +44,11 @@ class Lanes:
         return self.pool.submit(work)
 
     def __enter__(self) -> Lanes:
+        self.outside = torch.get_num_threads()
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # what this thread does beside the lanes is not worth waking others for
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(torch.get_num_threads())  # a lane's count was also made that of every thread yet to come
+        torch.set_num_threads(self.outside)  # a lane's count was also made that of every thread yet to come

@@ -120,8 +120,9 @@ def compiled(graph: nn.Module, device: torch.device, precision: str, x: Tensor, 
         return values, mask
     from torch._inductor import config
 
+    cpu = device.type == "cpu"  # where code that calls kernels from Python holds its lock, and lanes wait for each other
     try:
-        with warnings.catch_warnings(), config.patch(freezing=device.type == "cpu"):  # as an option it reaches half of it
+        with warnings.catch_warnings(), config.patch(freezing=cpu, cpp_wrapper=cpu):  # as options they reach half of it
             warnings.simplefilter("ignore")
             run(x, lengths)
     except Exception as error:

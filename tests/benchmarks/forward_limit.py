@@ -87,7 +87,7 @@ def _prepared(network: str, kind: str, precision: str, batch: int, threads: int)
         return _openvino(model, x, kind, precision, threads)
     import torch._inductor.config as inductor
 
-    inductor.freezing = True  # for all of the compilation; as an option of torch.compile it reaches half of it
+    inductor.freezing = inductor.cpp_wrapper = True  # for all of the compilation; as options of torch.compile they reach half
     model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
 
     def run() -> None:
