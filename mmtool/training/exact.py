@@ -145,7 +145,7 @@ def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Str
     front = head.network.front
     beside = type(front.fusion) is Concat  # rows that lack no input are then what was read, scaled, and flags
     scales = [scale for scale in front.scales if isinstance(scale, Standardise)]
-    mean = torch.cat([scale.mean for scale in scales])
+    means = [scale.mean for scale in scales]
 
     def passes() -> Iterator[Stretch]:
         for subset, there in usable:
@@ -153,19 +153,19 @@ def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Str
                 share = _share(head, subset, modality_dropout)
                 if beside and len(subset) == len(head.names) and all(bool(t.mask.all()) for t in part.inputs.values()):
                     read = [part.inputs[n].values[:, 0] for n in head.names]  # new tensors: nobody else looks at them
-                    x = (read[0] if len(read) == 1 else torch.cat(read, 1)).sub_(mean)
-                    yield Stretch(x, partial(part.loss, head.task), share, centred=True)
+                    centred = [x.sub_(mean) for x, mean in zip(read, means, strict=True)]
+                    yield Stretch(centred, partial(part.loss, head.task), share, centred=True)
                     continue
                 x, rows = _columns(head, name, part, subset)
                 if len(rows):
-                    yield Stretch(x, partial(rows.loss, head.task), share)
+                    yield Stretch([x], partial(rows.loss, head.task), share)
 
     if not any(True for _ in passes()):
         return None
     outputs = _linear(head, 0).out_features
     if not beside:
         return Streamed(passes, outputs)
-    return Streamed(passes, outputs, torch.cat([scale.scale for scale in scales]), front.fusion.dim - len(mean))
+    return Streamed(passes, outputs, torch.cat([scale.scale for scale in scales]), front.fusion.dim - sum(map(len, means)))
 
 
 def in_stretches(data: Data) -> Iterator[Data]:

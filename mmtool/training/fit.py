@@ -24,7 +24,7 @@ from mmtool.training.data import Answers, Part, Table
 from mmtool.training.graph import Graph, encode
 from mmtool.training.keeping import Place
 from mmtool.training.live import Feed, Live, width_of
-from mmtool.training.recipe import Recipe
+from mmtool.training.recipe import Recipe, batch_size
 from mmtool.training.watching import Watcher
 
 FROZEN = {"epochs": 60, "patience": 10}
@@ -202,7 +202,8 @@ class Run:
     def recipe(self) -> Recipe:
         """Of a descent: what was said, and defaults that fit what is trained."""
         random = any(live.name not in self.table.inputs for live in self.learning)
-        base = FROZEN if not self.learning else FROM_SCRATCH if random else FINETUNED
+        frozen = {**FROZEN, "batch_size": batch_size(len(self.ids))}
+        base = frozen if not self.learning else FROM_SCRATCH if random else FINETUNED
         optimizer = "adamw" if self.settings.optimizer == "auto" else self.settings.optimizer
         if "encoder_lr" in self.settings.given and not any(live.built.encoder.pretrained for live in self.learning):
             console.warn("no pretrained encoder is trained, so --encoder-lr changes nothing (--finetune INPUT trains one)")

@@ -98,7 +98,7 @@ class Problem:
         """
         weight, bias = (torch.stack(each).mean(0) for each in zip(*((s.weight, s.bias) for s in known), strict=True))
         along = self.basis.T @ (weight.T if self.rows is None else self.rows @ weight.T)
-        bends = self._curvature(torch.addmm(bias, self.z, along))
+        bends = curvature(self.loss, torch.addmm(bias, self.z, along))
         heights = self.weights * (bends + EVEN * bends.mean())
         values, turn = torch.linalg.eigh(self.z.T @ (self.z * heights.unsqueeze(1)))
         self.z, self.basis = self.z @ turn, self.basis @ turn
@@ -111,21 +111,22 @@ class Problem:
         if len(self.before) == 2 and bool(self.before[0].any()):
             self.at = self.at + AHEAD * (self.at - self.before[0])
 
-    def _curvature(self, outputs: Tensor) -> Tensor:
-        """Each row's second derivative, the mean over outputs, `[N]`, by differences along random signs (Hutchinson, 1990)."""
-        signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
-        found = torch.zeros(len(outputs), dtype=torch.float64)
-        for sign in signs:
-            ends = [(outputs + way * NEAR * sign).requires_grad_() for way in (1, -1)]
-            with torch.enable_grad():
-                up, down = torch.autograd.grad([self.loss(end).sum() for end in ends], ends)
-            found += (sign * (up - down)).mean(1) / (2 * NEAR * PROBES)
-        return found.clamp(min=0)
-
     def _solution(self, strength: float, gradient: float) -> Solution:
         weight = self.basis @ self.at[:-1]
         weight = (weight if self.rows is None else self.rows.T @ weight).T.contiguous()  # [K, D]
         return Solution(strength, weight, self.at[-1].clone(), gradient)
+
+
+def curvature(loss: Loss, outputs: Tensor) -> Tensor:
+    """Each row's second derivative, the mean over outputs, `[N]`, by differences along random signs (Hutchinson, 1990)."""
+    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    found = torch.zeros(len(outputs), dtype=torch.float64)
+    for sign in signs:
+        ends = [(outputs + way * NEAR * sign).requires_grad_() for way in (1, -1)]
+        with torch.enable_grad():
+            up, down = torch.autograd.grad([loss(end).sum() for end in ends], ends)
+        found += (sign * (up - down)).mean(1) / (2 * NEAR * PROBES)
+    return found.clamp(min=0)
 
 
 def together(problems: Sequence[Problem], strength: float, tolerance: float) -> list[Solution]:

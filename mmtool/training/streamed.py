@@ -6,7 +6,7 @@ some rows; they change no solution, only how many steps it takes. Shapes: N rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,14 +28,18 @@ With 1e-6 and 1e-15, as in memory, L-BFGS went on for 200 passes with nothing to
 class Stretch:
     """Rows `x`, float32, their losses of outputs `[n, K]`, and the weight of each.
 
-    `x` is `[n, D]`, or where `centred` `[n, D - ones]`: what is left when D features, of which the last are 1, are multiplied
-    by their scale. So numbers that are read once are not divided, nor copied.
+    `x` are tensors `[n, D_i]` side by side, of D features in all, or where `centred` of D - ones: what is left when D
+    features, of which the last are 1, are multiplied by their scale. So numbers that are read once are not divided, nor
+    copied.
     """
 
-    x: Tensor
+    x: Sequence[Tensor]
     loss: Callable[[Tensor], Tensor]
     weight: float
     centred: bool = False
+
+    def __len__(self) -> int:
+        return len(self.x[0])
 
 
 class Streamed:
@@ -46,48 +50,58 @@ class Streamed:
         """`scale [D - ones]` and `ones`: of the stretches that are centred."""
         self.stretches, self.outputs, self.ones = stretches, outputs, ones
         self.factor = torch.zeros(0, dtype=torch.float64) if scale is None else 1 / scale.double()
-        total, squares, self.width, seen = 0.0, 0.0, 0, 0
-        gram = torch.zeros(0, 0, dtype=torch.float64)
+        total, squares, self.width = 0.0, 0.0, 0
         for part in stretches():
-            self.width = part.x.shape[1] + (ones if part.centred else 0)
-            total += part.weight * len(part.x)
+            self.width = sum(x.shape[1] for x in part.x) + (ones if part.centred else 0)
+            total += part.weight * len(part)
             squares += part.weight * self._squares(part)
-            if seen < AXES_ROWS:
-                gram = self._gram(part) if not seen else gram + self._gram(part)
-                seen += len(part.x)
         self.total = total
         self.scale = squares / total or 1.0
+        self._begin(torch.zeros(outputs, self.width, dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64))
+
+    def begin(self, known: Solution) -> None:
+        """Start from a solution for other rows, along axes of which each row's share is its curvature there."""
+        self._begin(known.weight, known.bias)
+
+    def _begin(self, weight: Tensor, bias: Tensor) -> None:
+        gram, seen = torch.zeros(self.width, self.width, dtype=torch.float64), 0.0
+        rows = 0
+        for part in self.stretches():
+            x = part.x[0] if len(part.x) == 1 else torch.cat([*part.x], 1)
+            bends = solve.curvature(part.loss, self._outputs(part, weight.T, bias))
+            gram += part.weight * self._gram(x, bends + solve.EVEN * bends.mean(), centred=part.centred)
+            seen += part.weight * len(part)
+            rows += len(part)
+            if rows >= AXES_ROWS:
+                break
         values, self.basis = torch.linalg.eigh(gram)  # [D], [D, D]
-        self.squares = (values / seen).clamp(min=0)  # [D], of a row along each axis
-        self.at = torch.zeros(self.width + 1, outputs, dtype=torch.float64)
+        self.curvatures = (values / seen).clamp(min=0)  # [D], of the mean loss along each axis
+        self.at = torch.cat([self.basis.T @ weight.T, bias.unsqueeze(0)])
 
     def _squares(self, part: Stretch) -> float:
         """Of all rows, summed."""
-        of_each = part.x.square()
         if not part.centred:
-            return float(of_each.sum(dtype=torch.float64))
-        return float(of_each.sum(0).double() @ self.factor.square()) + self.ones * len(part.x)
+            return sum(float(x.square().sum(dtype=torch.float64)) for x in part.x)
+        of_each = torch.cat([x.square().sum(0) for x in part.x])
+        return float(of_each.double() @ self.factor.square()) + self.ones * len(part)
 
-    def _gram(self, part: Stretch) -> Tensor:
-        """`[D, D]`, float64."""
-        own = (part.x.T @ part.x).double()
-        if not part.centred:
+    def _gram(self, x: Tensor, heights: Tensor, *, centred: bool) -> Tensor:
+        """Of rows that count as much as `heights [n]` say: `[D, D]`, float64."""
+        high = x * heights.float().unsqueeze(1)
+        own = (x.T @ high).double()
+        if not centred:
             return own
-        out = torch.full((self.width, self.width), float(len(part.x)), dtype=torch.float64)
+        out = torch.full((self.width, self.width), float(heights.sum()), dtype=torch.float64)
         n = len(self.factor)
         out[:n, :n] = own * self.factor * self.factor.unsqueeze(1)
-        out[:n, n:] = (part.x.sum(0).double() * self.factor).unsqueeze(1)
+        out[:n, n:] = (high.sum(0).double() * self.factor).unsqueeze(1)
         out[n:, :n] = out[:n, n:].T
         return out
-
-    def begin(self, known: Solution) -> None:
-        """Start from a solution for other rows."""
-        self.at = torch.cat([self.basis.T @ known.weight.T, known.bias.unsqueeze(0)])
 
     def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
         """The optimum for λ = strength x mean squared length of a row."""
         penalty = strength * self.scale
-        axis = (solve.CURVATURE * self.squares + penalty).sqrt().unsqueeze(1)  # [D, 1]
+        axis = (self.curvatures + penalty).sqrt().unsqueeze(1)  # [D, 1]
 
         def value(p: Tensor) -> tuple[float, Tensor]:
             loss, weight, bias = self._pass(self.basis @ (p[:-1] / axis), p[-1])
@@ -100,25 +114,34 @@ class Streamed:
         self.at = torch.cat([p[:-1] / axis, p[-1:]])
         return Solution(strength, (self.basis @ self.at[:-1]).T.contiguous(), self.at[-1].clone(), gradient)
 
+    def _outputs(self, part: Stretch, weight: Tensor, bias: Tensor) -> Tensor:
+        """`[n, K]`, float64, of `weight [D, K]` and `bias [K]`."""
+        n = len(self.factor)
+        if part.centred:
+            weight, bias = weight[:n] * self.factor.unsqueeze(1), bias + weight[n:].sum(0)
+        by_part = torch.split(weight.float(), [x.shape[1] for x in part.x])
+        found = part.x[0] @ by_part[0]
+        for x, w in zip(part.x[1:], by_part[1:], strict=True):
+            found.addmm_(x, w)
+        return found.double() + bias
+
     def _pass(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
         """Mean loss and its gradients by `weight [D, K]` and `bias [K]`, all float64."""
-        loss, by_weight, by_bias = 0.0, torch.zeros_like(weight), torch.zeros_like(bias)
-        n = len(self.factor)
-        plain, folded = weight.float(), (weight[:n] * self.factor.unsqueeze(1)).float()
-        ones = weight[n:].sum(0)
-        by_folded = torch.zeros(n, len(bias), dtype=torch.float64)
+        loss, n, by_bias = 0.0, len(self.factor), torch.zeros_like(bias)
+        by_weight = torch.zeros_like(weight.T)  # [K, D], of which rows of a stretch are no transposed product
+        by_folded = torch.zeros(len(bias), n, dtype=torch.float64)
         for part in self.stretches():
-            outputs = (part.x @ (folded if part.centred else plain)).double() + bias
-            outputs = (outputs + ones if part.centred else outputs).requires_grad_()  # [n, K]
+            outputs = self._outputs(part, weight, bias).requires_grad_()
             with torch.enable_grad():
                 own = part.loss(outputs).sum() * (part.weight / self.total)
             (grad,) = torch.autograd.grad(own, outputs)
             loss += float(own.detach())
+            start, narrow = 0, grad.T.float()
+            for x in part.x:
+                (by_folded if part.centred else by_weight)[:, start : start + x.shape[1]] += narrow @ x
+                start += x.shape[1]
             if part.centred:
-                by_folded += part.x.T @ grad.float()
-                by_weight[n:] += grad.sum(0)
-            else:
-                by_weight += part.x.T @ grad.float()
+                by_weight[:, n:] += grad.sum(0).unsqueeze(1)
             by_bias += grad.sum(0)
-        by_weight[:n] += by_folded * self.factor.unsqueeze(1)
-        return loss, by_weight, by_bias
+        by_weight[:, :n] += by_folded * self.factor
+        return loss, by_weight.T, by_bias

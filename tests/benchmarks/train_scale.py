@@ -123,6 +123,7 @@ def _plain_seconds(xs: list[torch.Tensor], y: torch.Tensor, rows: torch.Tensor, 
 
     from mmtool.api import Tokens
     from mmtool.fusions.gated import Gated
+    from mmtool.training.recipe import batch_size
 
     scale = [(x[:1024].mean(0), x[:1024].std(0)) for x in xs]
     net = Gated({f"in{i}": x.shape[1] for i, x in enumerate(xs)})
@@ -137,7 +138,7 @@ def _plain_seconds(xs: list[torch.Tensor], y: torch.Tensor, rows: torch.Tensor, 
 
     started = time.process_time()
     order = rows[torch.randperm(len(rows))]
-    for at in order.split(64):
+    for at in order.split(batch_size(len(y))):
         loss = nn.functional.cross_entropy(outputs(at), y[at])
         loss.item()
         loss.backward()

@@ -228,7 +228,8 @@ def test_training_needs_no_room_for_all_features(tmp_path: Path) -> None:
         """
 
     def taken(name: str, in_memory: int) -> int:
-        done = subprocess.run([sys.executable, "-c", code, folder, tmp_path / f"{name}.safetensors", str(in_memory)], check=True,
+        output = tmp_path / f"{name}.safetensors"
+        done = subprocess.run([sys.executable, "-c", code, folder, output, str(in_memory)], check=True,
                               env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}, capture_output=True, text=True)
         return int(done.stdout.split()[-1])
 
