@@ -52,7 +52,7 @@ def train(
     l1: Annotated[float | None, typer.Option("--l1", min=0, help="L1 of a descent; 0.")] = None,
     clip: Annotated[float | None, typer.Option("--clip", min=0, help="Largest norm of the gradient; 1, 0 for any.")] = None,
     dropout: Annotated[float, typer.Option("--dropout", min=0, max=0.99, help="Dropout before the head.")] = 0.0,
-    batch_rows: Annotated[int | None, typer.Option("--batch-rows", min=1, help="Rows of a step; 64, of many frozen more.")] = None,
+    batch_rows: Annotated[int | None, typer.Option("--batch-rows", min=1, help="Rows of a step; 64, or more if many.")] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches of a training step; 1.")] = None,
     patience: Annotated[int | None, typer.Option("--patience", min=1, help="Epochs without progress before it ends; 10, "
                                                  "8 for encoders, 5 to fine-tune.")] = None,
