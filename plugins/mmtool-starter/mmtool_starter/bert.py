@@ -24,16 +24,16 @@ class Layer(nn.Module):
         self.down = nn.Linear(WIDE, DIM)
         self.norm2 = nn.LayerNorm(DIM, EPS)
 
-    def forward(self, x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
-        """`x [N, 384]`, the tokens of all texts; `at [N]`, their places in `mask [B, T]`."""
+    def forward(self, x: Tensor, at: Tensor, which: Tensor, mask: Tensor) -> Tensor:
+        """`x [N, 384]`, the tokens of all texts; `at [N]`, their places in `mask [B, T]`; `which [B * T]`, the token there."""
         b, t = mask.shape
         qkv, full = self.qkv(x), len(at) == b * t
         if not full:
-            qkv = x.new_zeros(b * t, 3 * DIM).index_copy(0, at, qkv)
+            qkv = qkv.index_select(0, which)
         q, k, v = qkv.view(b, t, 3, HEADS, DIM // HEADS).permute(2, 0, 3, 1, 4)  # each [B, heads, T, 32]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if full else mask[:, None, None, :])
         y = y.transpose(1, 2).reshape(b * t, DIM)
-        x = self.norm1(x + self.out(y if full else y[at]))
+        x = self.norm1(x + self.out(y if full else y.index_select(0, at)))
         normed: Tensor = self.norm2(x + self.down(F.gelu(self.up(x))))
         return normed
 
@@ -55,11 +55,15 @@ class Bert(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         b, t = ids.shape
         at = mask.flatten().nonzero().flatten()  # [N]
+        if not len(at):
+            return self.words.weight.new_zeros(b, t, DIM)
+        which = at.new_zeros(b * t)  # where there is none the first, which the mask hides
+        which[at] = torch.arange(len(at), device=at.device)
         x: Tensor = self.words(ids.flatten()[at]) + self.positions.weight[at % t] + self.types.weight[0]  # [N, 384]
         x = self.norm(x)
         for layer in self.layers:
-            x = layer(x, at, mask)
-        return x.new_zeros(b * t, DIM).index_copy(0, at, x).view(b, t, DIM)
+            x = layer(x, at, which, mask)
+        return x.new_zeros(b * t, DIM).index_copy_(0, at, x).view(b, t, DIM)
 
 
 def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmtool.api import CellError, Tokens
+from mmtool_starter.bert import DIM, Bert
 
 GOLDEN = {  # sentence-transformers 6.2: the first four numbers, and the sum of all 384
     "A small dog.": ([0.078616, 0.064524, 0.030956, 0.078671], 0.31212),
@@ -56,3 +57,9 @@ def test_prepare_survives_pickling_and_a_spawned_process(minilm):
 
 def _prepared(encoder, cell):
     return encoder.prepare(cell).tolist()
+
+
+def test_a_batch_without_a_token_gives_nothing():
+    with torch.no_grad():
+        states = Bert()(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.bool))
+    assert torch.equal(states, torch.zeros(2, 3, DIM))
