@@ -5,9 +5,9 @@ import pickle
 
 import pytest
 import torch
+from mmtool_starter.bert import DIM, Bert
 
 from mmtool.api import CellError, Tokens
-from mmtool_starter.bert import DIM, Bert
 
 GOLDEN = {  # sentence-transformers 6.2: the first four numbers, and the sum of all 384
     "A small dog.": ([0.078616, 0.064524, 0.030956, 0.078671], 0.31212),
