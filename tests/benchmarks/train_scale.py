@@ -28,7 +28,7 @@ from mmtool.features.format import BLOCK_ROWS, FORMAT, numerics, shard_rows
 from mmtool.features.part import Part
 
 CLASSES, DIM = 10, 512
-LIMIT_MB = 1600
+LIMIT_MB = 1900
 """Of writable memory, 800 of which a process with torch and pyarrow states before it reads; 2 GB of features are trained on."""
 EPOCHS = 3
 
