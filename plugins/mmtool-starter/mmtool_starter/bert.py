@@ -29,7 +29,7 @@ class Layer(nn.Module):
         b, t = mask.shape
         qkv, full = self.qkv(x), len(at) == b * t
         if not full:
-            qkv = x.new_zeros(b * t, 3 * DIM).index_copy(0, at, qkv)
+            qkv = qkv.new_zeros(b * t, 3 * DIM).index_copy(0, at, qkv)  # its own dtype: autocast made it a shorter one than x's
         q, k, v = qkv.view(b, t, 3, HEADS, DIM // HEADS).permute(2, 0, 3, 1, 4)  # each [B, heads, T, 32]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if full else mask[:, None, None, :])
         y = y.transpose(1, 2).reshape(b * t, DIM)
