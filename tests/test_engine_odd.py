@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtool import cells
 from mmtool.api import Encoder, Tokens
 from mmtool.engine import Engine
-from mmtool.errors import CellError
+from mmtool.errors import CellError, DataError
 from mmtool.extraction import blocks
 from mmtool.inference import choice, openvino, paths
 from mmtool.inference.lanes import Lanes
@@ -189,6 +189,24 @@ def test_threads_that_come_after_the_lanes_have_the_threads_of_torch_that_they_w
     finally:
         torch.set_num_threads(before)
     assert found == [1, 2]
+
+
+@pytest.mark.parametrize(("error", "waited"), [(KeyboardInterrupt, False), (DataError, True)])
+def test_lanes_are_waited_for_unless_somebody_asked_to_end(error: type[BaseException], waited: bool) -> None:
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compile_() -> None:
+        begun.set()
+        go.wait(1 if waited else 20)
+        ended.set()
+
+    with pytest.raises(error), Lanes(CPU, 1) as lanes:
+        future = lanes.submit(compile_)
+        begun.wait(20)
+        raise error("asked")
+    assert ended.is_set() == waited
+    go.set()
+    future.result(20)
 
 
 def test_a_folder_named_openvino_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
