@@ -96,6 +96,8 @@ class Engine:
     path: paths.Path = "plain"
     ran: bool = False
     """Did a batch run at all, or did the cache have everything?"""
+    known: paths.Path | None = None
+    """The path that the run which is resumed has found: on other cells another one might seem right, and give other bits."""
 
     def __post_init__(self) -> None:
         self.name = self.name or f"encoder {type(self.encoder).__name__}"
@@ -119,6 +121,11 @@ class Engine:
 
     def _how(self, size: int) -> str:
         return f"{size} {self.threads} {self.tier}"
+
+    @property
+    def found(self) -> paths.Path | None:
+        """The path of this run and of those that it resumes; None while there is none."""
+        return self.path if self._chosen and self.ran else self.known
 
     def gear(self, lanes: Lanes | None, tier: str = "plain") -> None:
         """From here on batches go to `lanes`, by the fastest path of a `tier` that the first of them shows to be right.
@@ -150,14 +157,14 @@ class Engine:
         from mmtool.inference import choice
 
         self._chosen = True
-        if self.lanes is None or not self._of_one_shape(cells) or cells[0].numel() < SMALL:
+        if self.lanes is None or self.known == "plain" or not self._of_one_shape(cells) or cells[0].numel() < SMALL:
             return
         lanes = self.lanes
 
         def find() -> tuple[torch.Size, choice.Chosen]:
             x, lengths = self._batch(cells, self.batch_size)  # in the lane, whose stream then waits for the copy
             return x.shape, choice.fastest(self.encoder, keep, self.device, self.precision, x, lengths, most=self.tier,
-                                           lanes=lanes.count, threads=lanes.threads)
+                                           lanes=lanes.count, threads=lanes.threads, known=self.known)
         try:
             shape, found = lanes.submit(find).result()
         except (RuntimeError, MemoryError) as error:

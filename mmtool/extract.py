@@ -179,6 +179,7 @@ class _Run:
                  for n, r in self.readings.items()}
         state = self.partial.begin({"plan": self._plan(), "batch_size": sizes, "threads": threads, "packs": packs})
         caches = self._caches(state["packs"])  # of a resumed run those that it began with: others have been added since
+        known = self.partial.notes("path")
         if self.about.rows <= FEW_ROWS:
             torch.set_num_threads(state["threads"])
         for name, reading in self.readings.items():
@@ -196,7 +197,7 @@ class _Run:
         # Readers before the engine touches a GPU, which does not survive a fork.
         with settled(), Readers(loop_workers, loop.jobs) as pool:
             loop.engines = {n: Engine(r.built.encoder, self.device, self.settings.precision, state["batch_size"][n],
-                                      f"input {n!r}, encoder {r.built.spec}")
+                                      f"input {n!r}, encoder {r.built.spec}", known=known.get(n))
                             for n, r in self.readings.items()}
             with in_gear(list(loop.engines.values()), self.about.rows, self.backend, state["threads"]):
                 self._fill(loop, pool, done, caches)
@@ -249,7 +250,8 @@ class _Run:
                 store.put([entry for b in blocks for entry in b.new])
         part.notes = {"cached": {n: sum(b.cached for b in blocks) for n, blocks in encoded.items()},
                       "elsewhere": {n: sum(b.elsewhere for b in blocks) for n, blocks in encoded.items()},
-                      "halved": {n: int(e.halved) for n, e in engines.items()}}
+                      "halved": {n: int(e.halved) for n, e in engines.items()},
+                      "path": {n: path for n, e in engines.items() if (path := e.found) is not None}}
         self.partial.write(number, part, encoded, DTYPES[self.settings.precision], self.about.columns)
 
     def _finish(self, state: dict[str, Any]) -> tuple[dict[str, Counter[str]], int, Counter[str]]:

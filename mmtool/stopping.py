@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +65,18 @@ def forget() -> None:
     import ctypes
 
     ctypes.pythonapi.PyRun_SimpleString(b"pass")  # whatever is run so makes it forget
+
+
+def leave(code: int) -> None:
+    """End a process that was asked to: threads that nothing can stop, as one that compiles, are not waited for."""
+    ignore()
+    forget()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        atexit._run_exitfuncs()  # all that Python does at its end but to wait for threads
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 @contextmanager

@@ -82,19 +82,20 @@ def read(path: Path, names: Iterable[str] | None = None, remedy: str = REMEDY) \
 def view(path: Path, names: Iterable[str], remedy: str = REMEDY) -> dict[str, Tensor]:
     """Some tensors of a sound file on its own pages, which nobody may write to; raises as `read` does.
 
-    `read` maps pages that could be written, which the system counts as memory of the process.
+    `read` maps pages that could be written, which the system counts as memory of the process. Python's mmap keeps a file open
+    as long as it is mapped, and shards are more than the files that a process may have open; Arrow closes it.
     """
-    import mmap
     import warnings
 
+    import pyarrow as pa
     import torch
     kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
     found = layout(path, remedy)
     wanted = {name: found.tensors.get(name) for name in names}
     try:
-        with open_plain(path) as f, warnings.catch_warnings():
+        with pa.memory_map(str(path)) as f, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says once that such pages must not be written to
-            pages = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            pages = memoryview(f.read_buffer())
             out = {}
             for name, entry in wanted.items():
                 if entry is None:
@@ -108,7 +109,7 @@ def view(path: Path, names: Iterable[str], remedy: str = REMEDY) -> dict[str, Te
             return out
     except OSError as error:
         raise storage_error(error) from error
-    except (Unsound, RuntimeError, ValueError, TypeError) as error:  # as when it changed in between
+    except (RuntimeError, ValueError, TypeError) as error:  # as when it changed in between
         raise damaged(path, str(error)[:200], remedy) from error
 
 

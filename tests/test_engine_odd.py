@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtool import cells
 from mmtool.api import Encoder, Tokens
 from mmtool.engine import Engine
-from mmtool.errors import CellError
+from mmtool.errors import CellError, DataError
 from mmtool.extraction import blocks
 from mmtool.inference import choice, openvino, paths
 from mmtool.inference.lanes import Lanes
@@ -74,6 +74,41 @@ def test_where_lengths_differ_the_path_does_not_depend_on_which_comes_first() ->
         pictured = geared(Picture(), lanes)
         pictured.encode(pictures(), keep="pooled")
         assert pictured.path == "traced"
+
+
+class Contrast(Picture):
+    """A picture of one colour has none, and is divided by nothing."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
+        return super().forward(x / x.flatten(1).std(1, keepdim=True).unsqueeze(2).unsqueeze(3), lengths)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cell_of_which_nothing_can_be_computed_is_none_to_choose_a_path_by(precision: str) -> None:
+    cells = [cell for cell in pictures(4) if cell is not None]
+    x, lengths = torch.stack([*cells[:3], torch.zeros_like(cells[3])]), torch.full((4,), 3)
+    encoder = Contrast().eval()
+    plain = paths.plain(encoder, "pooled", CPU, precision)
+    assert plain(x, lengths)[0].isfinite().flatten(1).all(1).tolist() == [True, True, True, False]
+
+    def distance(factor: float, x: Tensor) -> float:
+        def run(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            return plain(x, lengths)[0] * factor, plain(x, lengths)[1]
+        return choice.distance(run, encoder, "pooled", CPU, precision, x, lengths)
+
+    assert distance(1, x) <= 1 < distance(1.5, x)
+    assert distance(1, x[3:].expand(4, -1, -1, -1)) == float("inf")
+
+
+def test_a_run_that_is_resumed_keeps_the_path_that_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "distance", lambda *_: 2.0)  # of these cells, as of others 0.9
+    with Lanes(CPU, 1) as lanes:
+        for known, path in ((None, "plain"), ("plain", "plain"), ("traced", "traced")):
+            engine = Engine(Picture().eval(), CPU, "fp32", 4, known=known)  # type: ignore[arg-type]
+            engine.gear(lanes, "compiled")
+            assert engine.found == known
+            engine.encode(pictures(), keep="pooled")
+            assert engine.path == engine.found == path
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Exception from src/inference/infer_request.cpp"), ValueError("no")])
@@ -154,6 +189,24 @@ def test_threads_that_come_after_the_lanes_have_the_threads_of_torch_that_they_w
     finally:
         torch.set_num_threads(before)
     assert found == [1, 2]
+
+
+@pytest.mark.parametrize(("error", "waited"), [(KeyboardInterrupt, False), (DataError, True)])
+def test_lanes_are_waited_for_unless_somebody_asked_to_end(error: type[BaseException], waited: bool) -> None:
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compile_() -> None:
+        begun.set()
+        go.wait(1 if waited else 20)
+        ended.set()
+
+    with pytest.raises(error), Lanes(CPU, 1) as lanes:
+        future = lanes.submit(compile_)
+        begun.wait(20)
+        raise error("asked")
+    assert ended.is_set() == waited
+    go.set()
+    future.result(20)
 
 
 def test_a_folder_named_openvino_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import folder_bytes
 from torch import Tensor, nn
 
 from mmtool.api import Encoder, Tokens
 from mmtool.engine import Engine
 from mmtool.errors import UsageError
 from mmtool.extraction.blocks import in_gear
+from mmtool.extraction.folder import Partial
 from mmtool.inference import choice, openvino, paths
 from mmtool.inference.lanes import Lanes
 
@@ -186,8 +188,9 @@ def test_memory_that_runs_out_on_a_fast_path_goes_on_with_halves(lanes: Lanes) -
 def test_lanes_run_at_the_same_time_and_leave_the_caller_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # whatever this machine has
-    with Lanes(CPU, 1) as two:
-        monkeypatch.undo()
+    two = Lanes(CPU, 1)
+    monkeypatch.undo()
+    with two:
         meet = threading.Barrier(2, timeout=20)
         futures = [two.submit(lambda: (meet.wait(), torch.get_num_threads())[1]) for _ in range(2)]
         assert (two.count, [f.result() for f in futures]) == (2, [1, 1])
@@ -237,6 +240,31 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_openvino_reports_to_nobody(lanes: Lanes) -> None:
     geared(Small(), "openvino", lanes).encode([*pictures(4)], keep="pooled")
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_an_interrupted_extract_goes_on_by_the_path_with_which_it_began(
+        mmtool: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, picture in enumerate(pictures(300, side=20)):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{at}.png")
+    (tmp_path / "d.csv").write_text("\n".join(["id,photo", *(f"{at},{at}.png" for at in range(300))]))
+    monkeypatch.setattr(choice, "WORTH_TRACING", 100)
+    asked = ("extract", tmp_path / "d.csv", "-e", "photo=image-cnn:2,img_size=20", "--allow-random", "--no-cache",
+             "--workers", "0", "--backend", "torch", "--json", "-o")
+    assert json.loads(mmtool(*asked, tmp_path / "whole").out)["paths"] == {"photo": "traced"}
+    write = Partial.write
+
+    def first(self: Partial, number: int, *given: Any) -> None:
+        if number:
+            raise KeyboardInterrupt
+        write(self, number, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Partial, "write", first)
+        assert mmtool(*asked, tmp_path / "resumed").code == 130
+    monkeypatch.setattr(choice, "distance", lambda *_: 2.0)  # of the cells of the second block, as of the first 0.9
+    resumed = mmtool(*asked, tmp_path / "resumed")
+    assert json.loads(resumed.out)["paths"] == {"photo": "traced"}, resumed.err
+    assert folder_bytes(tmp_path / "resumed") == folder_bytes(tmp_path / "whole")
 
 
 def test_extract_says_how_encoders_ran(mmtool: Callable[..., Any], tmp_path: Path) -> None:

@@ -63,3 +63,27 @@ def test_no_file_gets_the_number_of_a_closed_stream() -> None:
         "os._exit(10 * os.open('/', os.O_RDONLY) + sys.stderr.fileno())"
     ran = subprocess.run(f"'{sys.executable}' -c \"{code}\" 2>&-", shell=True, check=False)
     assert ran.returncode == 32
+
+
+BUSY = """
+import atexit, os, signal, threading, time
+import mmtool.cli.main as main
+from mmtool.errors import Interrupted
+
+def work(*_, **__):
+    threading.Thread(target=time.sleep, args=(60,)).start()  # as a lane that compiles, which nothing can stop
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+
+main.app = work
+atexit.register(print, "tidied")
+main.main()
+"""
+
+
+def test_who_asks_to_end_does_not_wait_for_threads_that_nothing_can_stop() -> None:
+    ran = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stdout, "Traceback" in ran.stderr) == (130, "tidied\n", False)

@@ -193,6 +193,5 @@ def main() -> None:
         console.to_nowhere(sys.stdout.fileno())
         code = code or StorageError.exit_code
     if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
-        stopping.ignore()
-        stopping.forget()
+        stopping.leave(code)
     sys.exit(code)

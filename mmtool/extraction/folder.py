@@ -102,6 +102,11 @@ class Partial:
         """What each whole shard amounts to."""
         return [rows_file.count(self._part(n), inputs) for n in range(shards)]
 
+    def notes(self, kind: str) -> dict[str, Any]:
+        """What the last whole shard noted of each input; empty where there is none."""
+        done = self.shards_done
+        return rows_file.notes(self._part(done - 1)).get(kind, {}) if done else {}
+
     def finish(self, header: dict[str, Any], inputs: dict[str, tuple[str, ...]]) -> None:
         """Join the rows, write the header, and put the folder in its place, where old features are replaced."""
         parts = [self._part(n) for n in range(len(header["shards"]))]

@@ -112,6 +112,12 @@ def count(part: Path, inputs: Sequence[str]) -> Count:
                      {name: counted(column) for name, column in statuses.items()}, notes)
 
 
+def notes(part: Path) -> dict[str, dict[str, Any]]:
+    """What a part tells beside its rows."""
+    found: dict[str, dict[str, Any]] = json.loads(pq.read_metadata(part).metadata[b"mmtool"])
+    return found
+
+
 def read_rows(path: Path, header: dict[str, Any], inputs: Sequence[str]) -> Any:
     """rows.parquet as a table of strings, with the rows, columns and statuses that the header states.
 

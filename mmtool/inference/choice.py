@@ -68,8 +68,8 @@ def tier(device: torch.device, backend: Backend, rows: int) -> str:
 
 
 def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, x: Tensor, lengths: Tensor, *,
-            most: str, lanes: int, threads: int) -> Chosen:
-    """The fastest path of a tier that agrees with the plain one on the batch `x`.
+            most: str, lanes: int, threads: int, known: Path | None = None) -> Chosen:
+    """The fastest path of a tier that agrees with the plain one on the batch `x`; `known`: the one that was chosen before.
 
     A function of its arguments and of what is installed, not of measured times, so that equal runs give equal bits.
     """
@@ -79,7 +79,7 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
         graph = paths.exported(encoder, keep, x, lengths)
     except Unfit:  # so it is of many encoders, and nothing that anybody could mend
         return Chosen("plain", plain)
-    for path in _candidates(graph, device, x, lengths, most):
+    for path in _candidates(graph, device, x, lengths, most) if known is None else [known]:
         try:
             if path == "openvino":
                 run = openvino.converted(graph, precision, x, lengths, lanes=lanes, threads=threads)
@@ -87,7 +87,8 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
                 run = paths.compiled(graph, device, precision, x, lengths)
             else:
                 run = paths.traced(graph, device, precision, x, lengths)
-            if (off := distance(run, encoder, keep, device, precision, x, lengths)) <= 1:
+            off = distance(run, encoder, keep, device, precision, x, lengths)
+            if off <= 1 or known is not None:
                 return Chosen(path, run, tuple(refused))
             refused.append(f"{path}: its values are {off:.1f} times as far from the plain ones as they may be")
         except Unfit as why:
@@ -127,15 +128,20 @@ def operations_a_value(graph: nn.Module, x: Tensor, lengths: Tensor) -> float:
 def distance(run: Run, encoder: Encoder, keep: Keep, device: torch.device, precision: str, x: Tensor, lengths: Tensor) -> float:
     """How far a path's values are from the plain ones, as a share of what is allowed; above 1 it disagrees.
 
-    In float32 `TOLERANCE`; in a shorter format twice as far from float32 as the plain path in that format.
+    In float32 `TOLERANCE`; in a shorter format twice as far from float32 as the plain path in that format. A cell whose plain
+    values are not finite is a bad one, and says nothing; infinite where none is left.
     """
     ours, mask = run(x, lengths)
     theirs, its_mask = paths.plain(encoder, keep, device, precision)(x, lengths)
     if ours.shape != theirs.shape or not torch.equal(mask.to(its_mask.device), its_mask):
         return float("inf")
+    exact = theirs if precision == "fp32" else paths.plain(encoder, keep, device, "fp32")(x, lengths)[0]
+    sound = (theirs.isfinite() & exact.isfinite()).flatten(1).all(1)  # [B]
+    if not bool(sound.any()):
+        return float("inf")
+    ours, theirs, exact = ours[sound], theirs[sound], exact[sound]
     if precision == "fp32":
         return _relative(ours, theirs) / TOLERANCE
-    exact = paths.plain(encoder, keep, device, "fp32")(x, lengths)[0]
     return _relative(ours, exact) / (2 * _relative(theirs, exact) + TOLERANCE)
 
 

@@ -49,6 +49,7 @@ class Lanes:
             torch.set_num_threads(1)  # what this thread does beside the lanes is not worth waking others for
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        asked = isinstance(error, KeyboardInterrupt)  # who asked to end it should not wait for a path that is compiled
+        self.pool.shutdown(wait=not asked, cancel_futures=True)
         torch.set_num_threads(self.outside)  # a lane's count was also made that of every thread yet to come

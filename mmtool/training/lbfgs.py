@@ -83,8 +83,14 @@ def minimise(value: Value, start: Tensor, tolerance: float, iterations: int, *,
             break
         direction = steps.direction(gradient)
         new, found, bent, stuck = _search(value, numbers, at, losses, gradient, direction, NARROW if narrow else ROUNDING)
-        if stuck:  # rounding leaves nothing to gain
-            break
+        if stuck:  # rounding leaves nothing to gain there
+            _end(ended, largest, numbers, new, bent)
+            these = torch.tensor([i for i in range(len(numbers)) if i not in stuck], dtype=torch.int64)
+            numbers = [numbers[i] for i in these.tolist()]
+            at, gradient, new, found, bent = (of[these] for of in (at, gradient, new, found, bent))
+            steps.keep(these)
+            if not numbers:
+                break
         steps.add(new - at, bent - gradient)
         at, losses, gradient = new, found, bent
     _end(ended, largest, numbers, at, gradient)
@@ -92,10 +98,10 @@ def minimise(value: Value, start: Tensor, tolerance: float, iterations: int, *,
 
 
 def _search(value: Value, numbers: list[int], at: Tensor, losses: Tensor, gradient: Tensor,
-            direction: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, bool]:
+            direction: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Where a step along `direction` ends that gains enough, its losses and gradients, by halving and doubling.
 
-    The last is True where one of the problems finds no such step.
+    The last are the rows of `at` that find no such step, and stay where they are.
     """
     new, found, bent = at.clone(), losses.clone(), gradient.clone()
     before = (gradient * direction).sum(1).tolist()  # slopes, below 0
@@ -125,8 +131,9 @@ def _search(value: Value, numbers: list[int], at: Tensor, losses: Tensor, gradie
             again.append(i)
         trying = again
         if not trying:
-            return new, found, bent, False
-    return at, losses, gradient, True
+            return new, found, bent, []
+    new[trying], found[trying], bent[trying] = at[trying], losses[trying], gradient[trying]
+    return new, found, bent, trying
 
 
 def _end(ended: Tensor, largest: Tensor, numbers: list[int], at: Tensor, gradient: Tensor) -> None:

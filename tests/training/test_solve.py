@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmtool.errors import MMToolError
+from mmtool.training import lbfgs
 from mmtool.training.solve import Problem, choose, together
 from mmtool.training.splits import folds
 
@@ -40,6 +41,23 @@ def test_problems_solved_together_end_where_each_ends_alone() -> None:
     for one, other in zip(together(some_folds(4), 1e-3, 1e-9), alone, strict=True):
         assert one.gradient <= 1e-9
         torch.testing.assert_close(one.weight, other.weight, atol=1e-6, rtol=0)
+
+
+def test_a_problem_that_rounding_stops_stops_no_other() -> None:
+    def value(points: torch.Tensor, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A wall of a loss where the slope leads down, and a valley that takes many steps (Rosenbrock's)."""
+        x, y = points[:, 0], points[:, 1]
+        loss = 100 * (y - x**2) ** 2 + (1 - x) ** 2
+        slope = torch.stack([-400 * x * (y - x**2) - 2 * (1 - x), 200 * (y - x**2)], 1)
+        wall = torch.tensor([number == 1 for number in numbers])
+        up, down = 1 + 1000 * points.abs().sum(1), -torch.ones_like(slope)
+        return torch.where(wall, up, loss), torch.where(wall.unsqueeze(1), down, slope)
+
+    start = torch.tensor([[-1.2, 1.0], [0.0, 0.0], [2.0, 2.0]], dtype=torch.float64)
+    ended, largest = lbfgs.minimise(value, start, 1e-9, 500)
+    torch.testing.assert_close(ended[[0, 2]], torch.ones(2, 2, dtype=torch.float64))
+    assert ended[1].tolist() == [0, 0]
+    assert (largest[[0, 2]] <= 1e-9).all() and largest[1] == 1
 
 
 def test_a_problem_that_begins_with_the_folds_mean_ends_at_its_own_optimum() -> None:

@@ -1,5 +1,6 @@
 """minilm: sentence-transformers' numbers, whatever the batch, in any process."""
 
+import copy
 import multiprocessing
 import pickle
 
@@ -31,6 +32,26 @@ def test_padding_and_company_change_nothing(minilm, run, same):
     for i, cell in enumerate(cells):
         assert same(run(minilm, [cell]), Tokens(together.values[i : i + 1], together.mask[i : i + 1]))
     assert torch.equal(run(minilm, cells).values, together.values)
+
+
+def test_layers_of_a_shorter_type_than_their_input_take_texts_of_different_lengths(minilm):
+    """On CUDA, autocast gives products in bfloat16 beside sums in float32, and mixes them for `index_copy` no more."""
+    class Short(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x.float()).bfloat16()
+
+    layer = copy.deepcopy(minilm.network.layers[0])
+    for name in ("qkv", "out", "up", "down"):
+        setattr(layer, name, Short(getattr(layer, name)))
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    at = mask.flatten().nonzero().flatten()
+    x = torch.randn(4, 384, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, at, mask), minilm.network.layers[0](x, at, mask), rtol=5e-2, atol=5e-2)
 
 
 def test_a_row_of_no_tokens_is_zero_and_stays_finite(minilm):
