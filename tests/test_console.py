@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -39,3 +42,22 @@ def test_an_ascii_terminal_gets_escapes_not_a_traceback() -> None:
 def test_wide_characters_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(["name", "n"], [["猫猫", 1], ["a", 2]], to_stdout=True)
     assert capsys.readouterr().out == "name  n\n猫猫  1\na     2\n"
+
+
+@pytest.mark.parametrize("line", ["progress('extract', 9)", "live_line('part 1', 9)"])
+def test_what_is_printed_beside_a_live_line_stands_on_a_line_of_its_own(line: str) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    code = f"import time\nfrom mmtool import console\nwith console.{line}:\n time.sleep(0.5)\n console.warn('told [b]\\x1b')"
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # as reading ends where nobody can write any more
+        while piece := os.read(ours, 1 << 16):
+            seen += piece
+    os.close(ours)
+    assert child.wait(30) == 0
+    before, found, after = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).partition(rb"warning: told [b]\x1b")
+    assert "\u2501" in seen.decode()
+    assert found and after.startswith(b"\r\n")
+    assert before.endswith((b"\r", b"\n")), before

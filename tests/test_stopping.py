@@ -63,3 +63,22 @@ def test_no_file_gets_the_number_of_a_closed_stream() -> None:
         "os._exit(10 * os.open('/', os.O_RDONLY) + sys.stderr.fileno())"
     ran = subprocess.run(f"'{sys.executable}' -c \"{code}\" 2>&-", shell=True, check=False)
     assert ran.returncode == 32
+
+
+BUSY = """
+import atexit, os, signal, threading
+import mmtool.cli.main as main
+
+def work(*_, **__):
+    threading.Thread(target=threading.Event().wait, args=(60,)).start()  # as one that compiles
+    atexit.register(lambda: os.write(1, b"tidied up"))
+    os.kill(os.getpid(), signal.SIGINT)
+
+main.app = work
+main.main()
+"""
+
+
+def test_who_was_asked_to_end_tidies_up_and_waits_for_no_thread() -> None:
+    ran = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, check=False, timeout=30)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "tidied up", "warning: interrupted\n")

@@ -195,4 +195,5 @@ def main() -> None:
     if stopping.asked():  # it ends already; what Python tidies up before must not turn 130 into a death by the signal
         stopping.ignore()
         stopping.forget()
+        stopping.leave(code)
     sys.exit(code)
