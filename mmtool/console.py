@@ -25,7 +25,7 @@ _C1 = re.compile("[\x7f-\x9f]")
 
 quiet = False
 debug = False
-_drawn = False
+drawn = False
 """Is there a live line on stderr, which what is printed must not run into?"""
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def to_nowhere(descriptor: int) -> None:
 def _to_stderr(text: str) -> None:
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     try:
-        if _drawn:
+        if drawn:
             stderr().print(text)  # above the live line
             return
         sys.stderr.write(text + "\n")
@@ -147,15 +147,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, to_stdout
 @contextmanager
 def _drawing(*columns: ProgressColumn) -> Iterator[Progress]:
     """A live line while the block runs; what is printed meanwhile appears above it."""
-    global _drawn
+    global drawn
     from rich.progress import Progress
 
     with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        _drawn = True
+        drawn = True
         try:
             yield bar
         finally:
-            _drawn = False
+            drawn = False
+
+
+def _undrawn() -> None:
+    """In a forked process: the line is its parent's, as is whoever holds its lock."""
+    global drawn
+    drawn = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_undrawn)
 
 
 @contextmanager

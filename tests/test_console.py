@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from mmtool import console
+from mmtool import console, report
 
 
 @pytest.mark.parametrize(("text", "shown"), [
@@ -61,3 +61,19 @@ def test_what_is_printed_beside_a_live_line_stands_on_a_line_of_its_own(line: st
     assert "\u2501" in seen.decode()
     assert found and after.startswith(b"\r\n")
     assert before.endswith((b"\r", b"\n")), before
+
+
+def test_the_table_of_metrics_shows_the_name_of_an_input_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    baselines = {"without_inputs": one, "best_single_input:a_b:c": one}
+    report.show({"overall": one, "by_inputs": {}, "baselines": baselines}, ["accuracy"])
+    labels = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()[1:]]
+    assert labels == ["all rows", "without inputs", "best single input: a_b:c"]
+
+
+def test_a_forked_process_has_no_part_in_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "drawn", True)
+    if (child := os.fork()) == 0:
+        os._exit(int(console.drawn))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert console.drawn
