@@ -17,6 +17,7 @@ from mmtool.errors import OutputClosed, storage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 # Control characters, bidirectional overrides and lone surrogates would move the cursor, hide text or fail to encode.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,6 +25,8 @@ _C1 = re.compile("[\x7f-\x9f]")
 
 quiet = False
 debug = False
+drawn = False
+"""Is there a live line on stderr, which what is printed must not run into?"""
 T = TypeVar("T")
 
 
@@ -61,8 +64,12 @@ def to_nowhere(descriptor: int) -> None:
 
 
 def _to_stderr(text: str) -> None:
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     try:
-        sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        if drawn:
+            stderr().print(text)  # above the live line
+            return
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
     except OSError:  # a log on a full disk, a pipe that nobody reads: the work must not end with it
         to_nowhere(2)
@@ -138,16 +145,40 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, to_stdout
 
 
 @contextmanager
+def _drawing(*columns: ProgressColumn) -> Iterator[Progress]:
+    """A live line while the block runs; what is printed meanwhile appears above it."""
+    global drawn
+    from rich.progress import Progress
+
+    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        drawn = True
+        try:
+            yield bar
+        finally:
+            drawn = False
+
+
+def _undrawn() -> None:
+    """In a forked process: the line is its parent's, as is whoever holds its lock."""
+    global drawn
+    drawn = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_undrawn)
+
+
+@contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[float], None]]:
     """A live line with rate and time left, where stderr is a terminal; yields `advance(rows)`."""
     if quiet or not sys.stderr.isatty():
         yield lambda rows: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+    with _drawing(*columns) as bar:
         task = bar.add_task(literal(what), total=total, completed=done, rate="")
         started, count = time.monotonic(), 0.0
 
@@ -176,11 +207,11 @@ def live_line(what: str, total: int) -> Iterator[_Advance]:
     if quiet or not sys.stderr.isatty():
         yield _Advance(None)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                TextColumn("{task.fields[told]}", markup=False), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+    with _drawing(*columns) as bar:
         task = bar.add_task(literal(what), total=total, told="")
         yield _Advance(lambda steps, told: bar.update(task, advance=steps, told=literal(told)))
 

@@ -164,7 +164,8 @@ class Engine:
         def find() -> tuple[torch.Size, choice.Chosen]:
             x, lengths = self._batch(cells, self.batch_size)  # in the lane, whose stream then waits for the copy
             return x.shape, choice.fastest(self.encoder, keep, self.device, self.precision, x, lengths, most=self.tier,
-                                           lanes=lanes.count, threads=lanes.threads, known=self.known)
+                                           lanes=lanes.count, threads=lanes.threads, known=self.known,
+                                           tell=lambda told: console.say(f"{self.name}: {told}"))
         try:
             shape, found = lanes.submit(find).result()
         except (RuntimeError, MemoryError) as error:

@@ -171,12 +171,18 @@ def _write_page(folder: Path, scored: Scored, about: About) -> None:
     write(folder, Page(about.title, about.facts, scored.notes, targets, cells))
 
 
+def _baseline(key: str) -> str:
+    """A key of `baselines` for people; the name of an input, which may follow, stays as it is."""
+    kind, colon, name = key.partition(":")
+    return kind.replace("_", " ") + (f": {name}" if colon else "")
+
+
 def show(metrics: dict[str, Any], main: Sequence[str], *, title: str = "", to_stdout: bool = False) -> None:
     """The table for people, on stderr unless it is the result itself."""
     subsets = sorted(metrics["by_inputs"].items(), key=lambda item: (-item[0].count("+"), item[0]))  # JSON sorts by name
     baselines = sorted(metrics["baselines"].items(), reverse=True)  # without inputs, then the best single one
     lines = [("all rows", metrics["overall"]), *((f"only {k}", v) for k, v in subsets),
-             *((k.replace("_", " ").replace(":", ": "), v) for k, v in baselines)]
+             *((_baseline(k), v) for k, v in baselines)]
     used = [m for m in dict.fromkeys(main) if m in metrics["overall"]
             and not (m == "f1_micro" and metrics["overall"].get("accuracy") == metrics["overall"][m])]  # of one label, the same
     console.table((title, *used), [(label, *(cell(found.get(m)) for m in used)) for label, found in lines],

@@ -122,7 +122,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _step.set()
         if not console.quiet:  # not by `say`: the signal may come in the midst of a print
             with contextlib.suppress(OSError):
-                os.write(2, b"ending after this step; once more to end at once\n")
+                os.write(2, (b"\r\x1b[2K" if console.drawn else b"") + b"ending after this step; once more to end at once\n")
     elif _asked <= 2 and not (_asked == 2 and _step is None):
         raise KeyboardInterrupt
     else:

@@ -48,7 +48,9 @@ def train(name: str, output: Path, asked: Settings) -> Result:
         try:
             model, exit_code = _train(name, output, asked, device)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; the same command goes on where it stopped") from None
+            kept = Place(output).kept()
+            raise Interrupted("interrupted; the same command goes on where it stopped" if kept else
+                              "interrupted; nothing was to be kept yet, and the same command begins anew") from None
     _report(model)
     return Result(model, exit_code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from support import folder_bytes
 from torch import Tensor, nn
 
+from mmtool import stopping
 from mmtool.api import Encoder, Tokens
 from mmtool.engine import Engine
 from mmtool.errors import UsageError
@@ -119,6 +121,41 @@ def test_that_there_is_no_compiler_is_told_in_plain_words() -> None:
     with config.patch({"cpp.cxx": ("/no/such/g++",), "force_disable_caches": True}), \
             pytest.raises(paths.Unfit, match=r"finds no C\+\+ compiler"):
         paths.compiled(graph, CPU, "fp32", x, lengths)
+
+
+def test_that_it_compiles_is_told_and_who_asks_it_to_end_does_not_wait_for_that(
+        lanes: Lanes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(choice, "LIGHT", 1e9)
+    monkeypatch.setattr(paths, "compiled", paths.traced)
+    for asked, path in ((False, "compiled"), (True, "plain")):
+        monkeypatch.setattr(stopping, "asked", lambda asked=asked: asked)
+        engine = geared(Small(), "compiled", lanes)
+        engine.encode([*pictures(4)], keep="pooled")
+        assert engine.path == path
+        assert ("encoder Small: compiling" in capsys.readouterr().err) == (path == "compiled")
+
+
+def test_who_asks_a_run_to_end_does_not_wait_for_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmtool.inference.lanes.PATIENCE_SECONDS", 0.01)
+    go_on = threading.Event()
+    with pytest.raises(KeyboardInterrupt), Lanes(CPU, 1) as made:
+        future = made.submit(lambda: go_on.wait(20))
+        raise KeyboardInterrupt
+    assert not future.done()
+    go_on.set()
+    assert future.result(20)
+
+
+def test_where_nothing_can_be_compiled_to_another_folder_is_taken_and_that_is_said(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(paths.COMPILED, str(tmp_path / "file/there"))
+    monkeypatch.setenv("MMTOOL_CACHE", str(tmp_path / "cache"))
+    x = torch.stack(pictures(4))
+    for _ in range(2):
+        paths.exported(Small().eval(), "pooled", x, torch.full((4,), 3))
+        assert os.environ[paths.COMPILED] == str(tmp_path / "cache/compiled")
+    assert capsys.readouterr().err.count("file/there: nothing can be written there") == 1
 
 
 def test_a_path_that_disagrees_is_not_taken_and_that_is_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -87,3 +88,31 @@ main.main()
 def test_who_asks_to_end_does_not_wait_for_threads_that_nothing_can_stop() -> None:
     ran = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=30, check=False)
     assert (ran.returncode, ran.stdout, "Traceback" in ran.stderr) == (130, "tidied\n", False)
+
+
+LIVE = """
+import os, signal, threading, time
+from mmtool import console, stopping
+
+stop = threading.Event()
+with stopping.handled(), console.live_line("part 1", 9), stopping.after_step(stop):
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.is_set()
+"""
+
+
+def test_what_a_signal_says_does_not_run_into_the_live_line() -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", LIVE], stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # as reading ends where nobody can write any more
+        while piece := os.read(ours, 1 << 16):
+            seen += piece
+    os.close(ours)
+    assert child.wait(30) == 0, seen
+    before, found, _ = seen.partition(b"ending after this step")
+    assert "\u2501" in before.decode() and found
+    assert before.endswith(b"\r\x1b[2K"), before

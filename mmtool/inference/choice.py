@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmtool import devices
+from mmtool import devices, stopping
 from mmtool.api import Encoder
 from mmtool.errors import UsageError
 from mmtool.inference import openvino, paths
@@ -68,10 +69,12 @@ def tier(device: torch.device, backend: Backend, rows: int) -> str:
 
 
 def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, x: Tensor, lengths: Tensor, *,
-            most: str, lanes: int, threads: int, known: Path | None = None) -> Chosen:
+            most: str, lanes: int, threads: int, known: Path | None = None,
+            tell: Callable[[str], None] = lambda told: None) -> Chosen:
     """The fastest path of a tier that agrees with the plain one on the batch `x`; `known`: the one that was chosen before.
 
     A function of its arguments and of what is installed, not of measured times, so that equal runs give equal bits.
+    `tell` is told what takes long.
     """
     plain = paths.plain(encoder, keep, device, precision)
     refused: list[str] = []
@@ -80,10 +83,13 @@ def fastest(encoder: Encoder, keep: Keep, device: torch.device, precision: str, 
     except Unfit:  # so it is of many encoders, and nothing that anybody could mend
         return Chosen("plain", plain)
     for path in _candidates(graph, device, x, lengths, most) if known is None else [known]:
+        if stopping.asked():
+            break
         try:
             if path == "openvino":
                 run = openvino.converted(graph, precision, x, lengths, lanes=lanes, threads=threads)
             elif path == "compiled":
+                tell("compiling, 10 to 20 seconds at first")
                 run = paths.compiled(graph, device, precision, x, lengths)
             else:
                 run = paths.traced(graph, device, precision, x, lengths)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
 
 MOST_LANES = 8
+PATIENCE_SECONDS = 1.0
+"""A run that is asked to end waits no longer for a lane, whose encoder may be in a compiler."""
 FEW_ROWS = 64
 """So few rows are not worth the start of lanes: one pass with all threads answers sooner."""
 
@@ -32,6 +34,7 @@ class Lanes:
         self.device, self.threads = device, threads
         self.count = max(1, torch.get_num_threads() // threads) if device.type == "cpu" else 2 if device.type == "cuda" else 1
         self.pool = ThreadPoolExecutor(self.count, "lane", self._begin)
+        self.pending: set[Future[Any]] = set()
 
     def _begin(self) -> None:
         if self.device.type == "cuda":
@@ -41,7 +44,10 @@ class Lanes:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run it when a lane is free."""
-        return self.pool.submit(work)
+        future = self.pool.submit(work)
+        self.pending.add(future)
+        future.add_done_callback(self.pending.discard)
+        return future
 
     def __enter__(self) -> Lanes:
         self.outside = torch.get_num_threads()
@@ -49,7 +55,8 @@ class Lanes:
             torch.set_num_threads(1)  # what this thread does beside the lanes is not worth waking others for
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        asked = isinstance(error, KeyboardInterrupt)  # who asked to end it should not wait for a path that is compiled
-        self.pool.shutdown(wait=not asked, cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        if kind is not KeyboardInterrupt or not wait(list(self.pending), PATIENCE_SECONDS).not_done:
+            self.pool.shutdown(wait=True)
         torch.set_num_threads(self.outside)  # a lane's count was also made that of every thread yet to come

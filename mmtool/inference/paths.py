@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mmtool import console
 from mmtool.api import Encoder, Tokens
 
 Keep = Literal["pooled", "tokens", "space"]
@@ -31,6 +32,9 @@ Keep = Literal["pooled", "tokens", "space"]
 Path = Literal["plain", "traced", "compiled", "openvino"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch keeps what it compiled; without that folder it tells no graph either."""
 
 Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`x [B, L, ...]` and `lengths [B]` on the device -> values `[B, T, D]` and mask `[B, T]`."""
@@ -139,9 +143,19 @@ def _keep_compiled() -> None:
     """
     from mmtool import cache
 
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private(cache.home().with_name("compiled")))
+    named = os.environ.get(COMPILED)
+    if named is None or not _writable(FilePath(named)):
+        if named is not None:
+            console.warn(f"{COMPILED}={named}: nothing can be written there, so what is compiled is kept with the cache")
+        os.environ[COMPILED] = str(private(cache.home().with_name("compiled")))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # says that there is no CUDA, which nobody asked
+
+
+def _writable(folder: FilePath) -> bool:
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK | os.X_OK)
+    return False
 
 
 def private(folder: FilePath) -> FilePath:

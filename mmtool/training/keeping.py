@@ -47,7 +47,8 @@ class Place:
         folders.make_folder(self.folder)
         before = sealing.read_json(self.folder / PLAN)
         if before is not None and before.get("plan") == plan:
-            console.say(f"going on from what {self.folder.name} holds")
+            if self.kept():
+                console.say(f"going on from what {self.folder.name} holds")
             return dict(before["facts"])
         if any(self.folder.iterdir()):  # nothing that is kept says of itself which run it is of
             console.say(f"{self.folder} was left by another run{'' if before else ', or is damaged'}; starting anew")
@@ -55,6 +56,10 @@ class Place:
             folders.make_folder(self.folder)
         sealing.write_json(self.folder / PLAN, {"plan": plan, "facts": facts})
         return facts
+
+    def kept(self) -> bool:
+        """Is there anything besides the plan to go on from?"""
+        return self.folder.is_dir() and any(p.name != PLAN for p in self.folder.iterdir())
 
     def remove(self) -> None:
         """The model is written: nothing has to be kept."""

@@ -36,7 +36,7 @@ WORKS = {
     "extract": Work(("extract", "{data}", "-o", "{out}/f", *SLOW, "--workers", "0"), "f", "log.jsonl", 0.3),
     "extract-readers": Work(("extract", "{data}", "-o", "{out}/f", *SLOW, "--workers", "2"), "f", "log.jsonl", 0.5),
     "train-solved": Work(("train", "{wide}", "-t", "label", "-o", "{out}/m.safetensors", "--folds", "20"), "m.safetensors",
-                         "out/*m.safetensors.partial/plan.json"),
+                         "out/*m.safetensors.partial/plan.json", resumes=False),
     "train-descent": Work(("train", "{features}", "-t", "label", "-o", "{out}/m.safetensors", *DESCENT), "m.safetensors",
                           "out/*m.safetensors.partial/part-0.safetensors"),
     "train-manifest": Work(("train", "{data}", "-t", "label", "-o", "{out}/m.safetensors", *LEARNED, "--workers", "0"),

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from flows.made import LETTERS, table, write
 
-from mmtool.training.keeping import Keeper
+from mmtool import train
+from mmtool.errors import Interrupted
+from mmtool.settings import Settings
+from mmtool.training.keeping import Keeper, Place
 
 LEARNED = ("-e", "a=tiny-learned", "-e", "b=tiny-letters", "--epochs", "6", "--batch-rows", "16", "--dropout", "0.2")
 
@@ -239,3 +242,21 @@ def test_ctrl_c_reaches_loader_processes_too_and_is_told_once(tmp_path: Path) ->
     assert process.returncode == 130
     assert err.count(b"ending after this step") == 1
     assert b"Traceback" not in err
+
+
+def test_it_is_said_to_go_on_only_where_something_was_kept(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "m.safetensors"
+
+    def interrupted(name: str, output: Path, *_: object) -> None:
+        Place(output).begin("plan", {})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_train", interrupted)
+    going_on = "going on from what m.safetensors.partial holds\n"
+    for words, said in (("begins anew", ""), ("begins anew", ""), ("goes on", going_on)):
+        if said:
+            (tmp_path / "m.safetensors.partial/part-0.safetensors").touch()
+        with pytest.raises(Interrupted, match=words):
+            train.train("data", model, Settings(targets=("a",)))
+        assert capsys.readouterr().err == said
