@@ -93,7 +93,7 @@ def view(path: Path, names: Iterable[str], remedy: str = REMEDY) -> dict[str, Te
     found = layout(path, remedy)
     wanted = {name: found.tensors.get(name) for name in names}
     try:
-        with pa.memory_map(str(path)) as f, warnings.catch_warnings():
+        with pa.memory_map(os.fsencode(path)) as f, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says once that such pages must not be written to
             pages = memoryview(f.read_buffer())
             out = {}

@@ -126,3 +126,14 @@ def test_a_file_that_is_not_there_and_one_that_shrinks_are_said(tmp_path: Path, 
     monkeypatch.setattr(tensorfile, "layout", lambda *_: known)  # it shrank between the two looks
     with pytest.raises(ArtefactError, match="cannot be read"):
         tensorfile.read(path)
+
+
+def test_a_file_may_lie_in_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    save_file({"values": torch.arange(3.0)}, tmp_path / "x")
+    (tmp_path / "x").rename(folder / "x")
+    assert torch.equal(tensorfile.view(folder / "x", ["values"])["values"], torch.arange(3.0))
