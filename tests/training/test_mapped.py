@@ -188,6 +188,13 @@ def test_a_head_solved_over_mapped_features_is_the_one_solved_in_memory(folder: 
         torch.testing.assert_close(mapped[name], value, rtol=1e-2, atol=1e-3)
 
 
+def test_what_is_solved_over_files_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    assert run(["train", str(folder), "--target", "label", "-o", str(tmp_path / "m.safetensors")]) == 0
+    assert "label: solving over 717 rows, which stay in their files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", [0.0, 0.01])
 def test_rows_that_lack_nothing_are_scaled_by_the_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                 missing: float) -> None:
