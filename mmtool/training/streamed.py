@@ -43,7 +43,7 @@ class Stretch:
 
 
 class Streamed:
-    """As `solve.Problem`; `stretches` gives all rows anew at every call."""
+    """As `solve.Problem`, but to be begun first; `stretches` gives all rows anew at every call."""
 
     def __init__(self, stretches: Callable[[], Iterable[Stretch]], outputs: int, scale: Tensor | None = None,
                  ones: int = 0) -> None:
@@ -57,18 +57,13 @@ class Streamed:
             squares += part.weight * self._squares(part)
         self.total = total
         self.scale = squares / total or 1.0
-        self._begin(torch.zeros(outputs, self.width, dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64))
 
     def begin(self, known: Solution) -> None:
-        """Start from a solution for other rows, along axes of which each row's share is its curvature there."""
-        self._begin(known.weight, known.bias)
-
-    def _begin(self, weight: Tensor, bias: Tensor) -> None:
-        gram, seen = torch.zeros(self.width, self.width, dtype=torch.float64), 0.0
-        rows = 0
+        """Start from a solution for other rows, along axes in which each row counts by its curvature there."""
+        gram, seen, rows = torch.zeros(self.width, self.width, dtype=torch.float64), 0.0, 0
         for part in self.stretches():
             x = part.x[0] if len(part.x) == 1 else torch.cat([*part.x], 1)
-            bends = solve.curvature(part.loss, self._outputs(part, weight.T, bias))
+            bends = solve.curvature(part.loss, self._outputs(part, known.weight.T, known.bias))
             gram += part.weight * self._gram(x, bends + solve.EVEN * bends.mean(), centred=part.centred)
             seen += part.weight * len(part)
             rows += len(part)
@@ -76,7 +71,7 @@ class Streamed:
                 break
         values, self.basis = torch.linalg.eigh(gram)  # [D], [D, D]
         self.curvatures = (values / seen).clamp(min=0)  # [D], of the mean loss along each axis
-        self.at = torch.cat([self.basis.T @ weight.T, bias.unsqueeze(0)])
+        self.at = torch.cat([self.basis.T @ known.weight.T, known.bias.unsqueeze(0)])
 
     def _squares(self, part: Stretch) -> float:
         """Of all rows, summed."""
@@ -99,7 +94,7 @@ class Streamed:
         return out
 
     def solve(self, strength: float, tolerance: float = 1e-6) -> Solution:
-        """The optimum for λ = strength x mean squared length of a row."""
+        """The optimum for λ = strength x mean squared length of a row, from where it began."""
         penalty = strength * self.scale
         axis = (self.curvatures + penalty).sqrt().unsqueeze(1)  # [D, 1]
 
