@@ -31,9 +31,9 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], int]] = {
     "startup": (("others.py", "startup"), 60),
     "train_stamps": (("others.py", "train_stamps"), 45),
     "images": (("extract_images.py", "--networks", "effnet-lite0"), 100),
-    "memory": (("extract_memory.py", "--rows", "20000"), 60),
+    "memory": (("extract_memory.py", "--rows", "10000"), 60),
     "scale": (("others.py", "scale"), 60),
-    "train_scale": (("others.py", "train_scale", "--rows", "10000"), 60),
+    "train_scale": (("others.py", "train_scale", "--rows", "6000"), 60),
     "other_networks": (("extract_images.py", "--networks", "timm:resnet18", "timm:vit_small_patch16_224"), 300)}
 """The command, and the seconds after which it repeats nothing; the first are never without time."""
 QUICK = ("text", "startup", "images", "scale")
