@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -57,7 +57,7 @@ def install(packages: Sequence[str]) -> list[dict[str, Any]]:
     """
     if odd := [p for p in packages if p.startswith("-")]:
         raise UsageError(f"{odd[0]!r} is no package", "give names, folders or wheels; for pip's own options call pip")
-    if importlib.util.find_spec("pip") is None:
+    if PathFinder.find_spec("pip") is None:  # importlib.util asks setuptools, too, which warns where distutils is loaded
         raise PluginError(f"this Python ({sys.executable}) has no pip",
                           "add it with `python -m ensurepip`, or install with the tool that made this environment",
                           code="E_PACKAGE")

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_install_tells_which_plugins_came(install: Install, monkeypatch: pytest.
 
 
 def test_install_without_pip_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(installed, "PathFinder", SimpleNamespace(find_spec=lambda name: None))
     with pytest.raises(MMToolError, match="has no pip; add it with `python -m ensurepip`"):
         installed.install(["pkg"])
 
@@ -232,5 +233,6 @@ def test_a_folder_is_built_with_the_tools_at_hand_so_that_no_network_is_needed(
 
 def test_install_that_fails_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "_pip", lambda packages: 1)
+    monkeypatch.setitem(sys.modules, "distutils", ModuleType("distutils"))  # setuptools warns of that where pip is looked for
     with pytest.raises(MMToolError, match="pip could not install a, b"):
         installed.install(["a", "b"])
