@@ -165,10 +165,9 @@ def _streamed(head: Head, name: str, data: Data, modality_dropout: float) -> Str
 
     if not any(True for _ in passes()):
         return None
-    outputs = _linear(head, 0).out_features
     if not beside:
-        return Streamed(passes, outputs)
-    return Streamed(passes, outputs, torch.cat([scale.scale for scale in scales]), front.fusion.dim - sum(map(len, means)))
+        return Streamed(passes)
+    return Streamed(passes, torch.cat([scale.scale for scale in scales]), front.fusion.dim - sum(map(len, means)))
 
 
 def in_stretches(data: Data) -> Iterator[Data]:

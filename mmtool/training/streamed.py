@@ -45,10 +45,9 @@ class Stretch:
 class Streamed:
     """As `solve.Problem`, but to be begun first; `stretches` gives all rows anew at every call."""
 
-    def __init__(self, stretches: Callable[[], Iterable[Stretch]], outputs: int, scale: Tensor | None = None,
-                 ones: int = 0) -> None:
+    def __init__(self, stretches: Callable[[], Iterable[Stretch]], scale: Tensor | None = None, ones: int = 0) -> None:
         """`scale [D - ones]` and `ones`: of the stretches that are centred."""
-        self.stretches, self.outputs, self.ones = stretches, outputs, ones
+        self.stretches, self.ones = stretches, ones
         self.factor = torch.zeros(0, dtype=torch.float64) if scale is None else 1 / scale.double()
         total, squares, self.width = 0.0, 0.0, 0
         for part in stretches():
